@@ -1,0 +1,37 @@
+"""H Table 1: few images, all of them labelled, tested on the 624 of Kermany et al. 2018.
+
+    --config=configs/chex.py:method=three_n_gan,images=200,seed=0 --config.data.dir=DIR
+
+`method` is any of ssl_gan_jax/methods (`supervised` is H's vanilla classifier), `images` the
+total, even over the classes, `size` 64 as in H, or 32. As H has it: batches of 10, 100 epochs,
+no image beyond the labelled ones. `pool=all` gives `ssl_gan` the rest of train without labels.
+DIR holds `chest_xray/` as published (doi 10.17632/rscbjbr9sj).
+"""
+
+import ml_collections
+
+from ssl_gan_jax.config import base, parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The config; `arg` as in the docstring of the file."""
+    a = parse_arg(
+        arg,
+        method="three_n_gan",
+        images=200,
+        seed=0,
+        size=64,
+        preset="default",
+        pool="labelled",
+    )
+    config = base(a.method, data="kermany", size=a.size, seed=a.seed, preset=a.preset)
+    config.data.images = a.images
+    config.data.pool = a.pool
+    config.method.width = 64
+    config.train.batch_size = 10
+    if a.method == "ssl_gan":
+        config.train.unlabeled_batch_size = 10
+    config.train.epochs = 100
+    config.train.evaluate_every = a.images // 2  # five epochs
+    config.train.checkpoint_every = 500
+    return config

@@ -1,0 +1,118 @@
+"""The edge where configs are read: what every config has, and how its arguments are parsed.
+
+A config file is Python with `get_config(arg) -> ConfigDict`; `--config=FILE:key=value,...` hands
+it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothing below
+`train.py` sees a ConfigDict except as a mapping of plain values.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from ssl_gan_jax import methods
+from ssl_gan_jax.errors import UserError, check_choice
+
+# What may change between a run and its resumption: where things lie, and how often to look.
+RESUMABLE = ("data.dir", "data.cache_dir", "train.log_every", "train.sample_every")
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  # noqa: ANN401
+    """`"method=ec_gan,images=200"` as values of the types of `defaults`, which name all keys.
+
+    Raises:
+      UserError: an unknown key, or a value of another type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        key, equals, text = part.partition("=")
+        check_choice("argument of --config=FILE:", key, defaults)
+        kind = type(defaults[key])
+        try:
+            if kind is bool:
+                values[key] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            else:
+                values[key] = kind(text)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"argument of --config=FILE: {part!r} is not {key}=<{kind.__name__}>"
+            ) from None
+        if not equals:
+            raise UserError(f"argument of --config=FILE: write {key}=<{kind.__name__}>")
+    return ml_collections.ConfigDict(values)
+
+
+def base(
+    method: str, *, data: str, size: int, seed: int = 0, preset: str = "default"
+) -> ml_collections.ConfigDict:
+    """The keys that every config has; an experiment changes what it needs.
+
+    Args:
+      method: a module of `ssl_gan_jax.methods`.
+      data: a package of `ssl_gan_jax.data.sources`.
+      size: side of the images in pixels; the method's `size` follows `data.size`.
+      seed: of initialisation, order, augmentation and the draw of labels.
+      preset: of the method's settings, see `methods.defaults`.
+    """
+    config = ml_collections.ConfigDict()
+    config.data = {
+        "name": data,
+        "dir": "",  # folder with the published layout
+        "cache_dir": "",  # prepared copies; default $SSL_GAN_JAX_CACHE or ~/.cache/ssl_gan_jax
+        "size": size,
+        "equalize": "hist",  # "none"
+        "options": {},  # of the source, such as phantom's number of images
+        "labels_per_class": 0,  # labels that training may see; 0: all
+        "images": 0,  # the same as a total, even over the classes; 0: all
+        "pool": "all",  # unlabelled images: "all" of train, or the "labelled" ones only
+        "only_class": "",  # train on one class alone (dcgan)
+        "val": 0.1,  # of the patients
+        "test": 0.1,  # of the patients, where there is no official test set
+        "split_seed": 0,
+        "source_site": "",  # labelled images of this site only ...
+        "target_site": "",  # ... tested on this one (M Table 2)
+        "adapt": False,  # the target's training images join the unlabelled ones
+        "max_unreadable": 0.01,  # share of files that may be left out
+    }
+    config.method = methods.defaults(method, preset)
+    config.method.size = config.data.get_ref("size")
+    config.train = {
+        "steps": 1000,
+        "epochs": 0,  # of the labelled images, in place of steps
+        "batch_size": 64,
+        "unlabeled_batch_size": 64 if method == "ssl_gan" else 0,
+        "log_every": 50,
+        "evaluate_every": 250,
+        "checkpoint_every": 500,
+        "sample_every": 500,
+        "evaluation_batch_size": 200,
+        "seed": seed,
+    }
+    config.replicas = 1
+    if "shift" in config.method and preset == "default":
+        config.method.shift = size // 10
+    return config
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"method.tau": .9, ...}` with plain JSON values; tuples become lists."""
+    leaves = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = json.loads(json.dumps(value))
+    return leaves
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`"train.steps: 100 there, 200 now"` for each leaf that matters and differs."""
+    a, b = flat(old), flat(new)
+    keys = [key for key in sorted(a | b) if key not in RESUMABLE]
+    missing = "(absent)"
+    return [
+        f"{key}: {a.get(key, missing)} there, {b.get(key, missing)} now"
+        for key in keys
+        if a.get(key, missing) != b.get(key, missing)
+    ]

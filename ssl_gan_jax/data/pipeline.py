@@ -1,0 +1,123 @@
+"""The order in which images come, as a pure function of (seed, step).
+
+Nothing about the past is kept: batch k is the same whether training started at 0 or at k, and for
+any number of processes. tf.data computes the indices, whole blocks of steps ahead of time; the
+images are gathered from the arrays in memory, which no one copies.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ssl_gan_jax.data import quiet
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.types import Batch
+
+LABELLED, UNLABELLED = 0, 1  # the two streams, part of their shuffle seeds
+_BLOCK = 64  # steps whose indices are computed at once
+_SMALL = 512  # images, see `_permuted_small`
+
+
+def batches(
+    image: np.ndarray,
+    label: np.ndarray,
+    labelled: np.ndarray,
+    unlabelled: np.ndarray,
+    *,
+    batch_size: int,
+    unlabeled_batch: int,
+    seed: int,
+    start: int = 0,
+    steps: int,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Yield the batches of steps `start` to `steps - 1`.
+
+    Each stream runs through its images epoch by epoch, every epoch in an order of its own without
+    repeats; a batch may straddle two epochs.
+
+    Args:
+        image: [N,H,W,1] uint8.
+        label: [N] int; read at `labelled` only.
+        labelled: indices of the images whose labels are known.
+        unlabelled: indices of the images for the unlabelled stream.
+        batch_size: B, labelled images a step, over all processes.
+        unlabeled_batch: U, unlabelled images a step, over all processes; may be 0.
+        seed: of both orders.
+        start: first step.
+        steps: one past the last step.
+        process: (index, count) of this process, which gets its consecutive part of every batch.
+
+    Yields:
+        `Batch` of NumPy arrays: image [B,H,W,1] uint8, label [B] int32, unlabeled [U,H,W,1] uint8,
+        B and U divided by the count of processes. Scaling to [-1,1] is left to the device.
+
+    Raises:
+        UserError: a stream without images, or a batch that the processes cannot share evenly.
+    """
+    index, count = process
+    for name, size, pool in (
+        ("batch_size", batch_size, labelled),
+        ("unlabeled_batch", unlabeled_batch, unlabelled),
+    ):
+        if size and not len(pool):
+            raise UserError(f"{name}={size}, but there are no images to fill it from")
+        if size % count:
+            raise UserError(f"{name}={size} does not divide over {count} processes")
+    b, u = (
+        slice(index * n // count, (index + 1) * n // count) for n in (batch_size, unlabeled_batch)
+    )
+
+    label = np.asarray(label, np.int32)
+    order = zip(
+        _order(len(labelled), batch_size, (seed, LABELLED), start, steps),
+        _order(len(unlabelled), unlabeled_batch, (seed, UNLABELLED), start, steps),
+        strict=True,
+    )
+    for i, j in order:
+        known, unknown = labelled[i[b]], unlabelled[j[u]]
+        yield Batch(image=image[known], label=label[known], unlabeled=image[unknown])
+
+
+def _order(
+    n: int, batch: int, seed: tuple[int, int], start: int, steps: int
+) -> Iterator[np.ndarray]:
+    """Yield [batch] indices in 0..n-1 for each step: an epoch is a permutation of all n."""
+    if not batch:
+        yield from (np.zeros(0, np.int64) for _ in range(start, steps))
+        return
+    tf = quiet.tensorflow()
+
+    def indices(step):  # noqa: ANN001, ANN202 - [S] int64 -> [S, batch]
+        position = step[:, None] * batch + tf.range(batch, dtype=tf.int64)
+        permuted = _permuted_small if n <= _SMALL else _permuted
+        return tf.reshape(permuted(tf, tf.reshape(position, [-1]), n, seed), [-1, batch])
+
+    dataset = tf.data.Dataset.range(start, steps).batch(_BLOCK).map(indices).prefetch(2)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1  # the cores are XLA's
+    for block in dataset.with_options(options).as_numpy_iterator():
+        yield from block
+
+
+def _permuted(tf, position, n, seed):  # noqa: ANN001, ANN202
+    """Index at each position: that of its place in the epoch, shuffled by (seed, epoch)."""
+    seeds = _seeds(tf, seed, position // n)
+    return tf.random_index_shuffle(position % n, seeds, tf.constant(n - 1, tf.int64))
+
+
+def _permuted_small(tf, position, n, seed):  # noqa: ANN001, ANN202
+    """The same for few images, where TensorFlow's shuffle is slow: it ciphers numbers of 10 bits
+    and more, again and again until one falls below n. Their rank among the epoch's serves as well.
+    """
+    epochs = tf.range(position[0] // n, position[-1] // n + 1)
+    seeds = _seeds(tf, seed, tf.repeat(epochs, n))
+    places = tf.tile(tf.range(n, dtype=tf.int64), tf.shape(epochs))
+    draws = tf.random_index_shuffle(places, seeds, tf.constant(2**20 - 1, tf.int64))
+    orders = tf.argsort(tf.reshape(draws, [-1, n]))
+    return tf.gather(tf.reshape(orders, [-1]), position - epochs[0] * n)
+
+
+def _seeds(tf, seed, epoch):  # noqa: ANN001, ANN202
+    """[M] epochs -> [M,3] seeds of `random_index_shuffle`."""
+    return tf.stack([tf.fill(tf.shape(epoch), tf.constant(s, tf.int64)) for s in seed] + [epoch], 1)

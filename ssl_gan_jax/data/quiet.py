@@ -1,0 +1,39 @@
+"""TensorFlow and TFDS as a quiet input library: no accelerator, no network, no chatter."""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from types import ModuleType
+
+
+def tensorflow() -> ModuleType:
+    """Import TensorFlow (seconds, the first time) without its start-up lines and accelerators."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it prints a line
+    import tensorflow as tf
+
+    # Accelerators belong to JAX. Once TensorFlow has started, its choice is fixed: leave it then.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.set_visible_devices([], "TPU")
+    return tf
+
+
+@contextlib.contextmanager
+def tfds_chatter() -> Iterator[None]:
+    """Silence what TFDS prints and logs, short of errors, and its progress bars."""
+    import tensorflow_datasets as tfds
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "tensorflow_datasets" not in record.pathname or record.levelno >= logging.ERROR
+
+    absl = logging.getLogger("absl")
+    tfds.disable_progress_bar()
+    absl.addFilter(keep)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl.removeFilter(keep)

@@ -1,0 +1,186 @@
+"""What the sources share: the index of a data set, and the TFDS builder that prepares it.
+
+A source says what there is (`index`: one `Row` an image, no pixels read). The builder decodes,
+equalises and resizes every row once into uint8 and notes what it cannot read.
+"""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from ssl_gan_jax.data import images, quiet
+from ssl_gan_jax.errors import UserError
+
+quiet.tensorflow()  # before TFDS imports it with all its noise
+
+UNLABELLED = -1
+QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason of what could not be read
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+
+
+class Row(NamedTuple):
+    """One image, as its source describes it."""
+
+    path: str  # unique; relative to data_dir as the user named it, with forward slashes
+    label: int  # 0..K-1, or UNLABELLED
+    patient: str  # images of one patient share it
+    split: str = ""  # official split: 'train', 'val', 'test'; '' = none
+    site: str = ""  # institution, '' where there is one only
+
+
+class Index(NamedTuple):
+    """All that a source knows before it reads a pixel."""
+
+    classes: tuple[str, ...]
+    rows: Sequence[Row]
+    read: Callable[[Row], np.ndarray]  # float32 [H,W] in [0,1]; raises images.UnreadableImage
+    files: Sequence[Path]  # what the pixels are read from: a change of any prepares again
+
+
+def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) -> Index:
+    """Return the index of a data set that keeps one file an image, at `data_dir / row.path`."""
+    return Index(
+        classes=tuple(classes),
+        rows=rows,
+        read=lambda row: images.read_image(data_dir / row.path),
+        files=[data_dir / row.path for row in rows],
+    )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the image files directly in `folder` by suffix, sorted, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def open_arrays(data_dir: Path, stem: str) -> tuple[Path, Mapping[str, np.ndarray]]:
+    """Open `<stem>.npz`, in `data_dir` or in a folder `<stem>` of it, and refuse pickled arrays."""
+    for path in (data_dir / stem / f"{stem}.npz", data_dir / f"{stem}.npz"):
+        if path.is_file():
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    return path, dict(arrays)
+            except Exception as error:  # zip, header or pickle: what a damaged file raises varies
+                raise UserError(f"{path} cannot be read ({error}): download it again") from error
+    raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
+
+
+def index_of_arrays(
+    data_dir: Path,
+    path: Path,
+    classes: Sequence[str],
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Index:
+    """Return the index of a data set that keeps all images in one file, `path`.
+
+    Args:
+        data_dir: the user's folder.
+        path: the file, inside of it.
+        classes: names of the labels.
+        parts: official split -> ([N,H,W] uint8 images, [N] labels). Each image counts as a patient.
+    """
+    rows, pixels, file = [], {}, path.relative_to(data_dir).as_posix()
+    for split, (part, labels) in parts.items():
+        for i, (image, label) in enumerate(zip(part, labels.tolist(), strict=True)):
+            name = f"{file}/{split}/{i:05d}"
+            rows.append(Row(path=name, label=label, patient=name, split=split))
+            pixels[name] = image
+    return Index(
+        classes=tuple(classes),
+        rows=rows,
+        read=lambda row: pixels[row.path].astype(np.float32) / 255,
+        files=[path],
+    )
+
+
+@dataclasses.dataclass(eq=False)
+class SourceConfig(tfds.core.BuilderConfig):
+    """What fixes the prepared pixels."""
+
+    size: int = 64  # images become [size,size]
+    equalize: str = "hist"  # see images.prepare
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source's index
+
+
+class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The builder of every source: subclasses set `index`, a version and instructions."""
+
+    VERSION = tfds.core.Version("1.0.0")  # raise it when prepared pixels change
+    BUILDER_CONFIGS = [SourceConfig(name="default")]
+
+    @staticmethod
+    def index(data_dir: Path | None, **options: Any) -> Index:  # noqa: ANN401
+        """List the data set; raise `UserError` where the layout is not the published one."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
+        # Found by import path, so TFDS's global table of names (it has an `mnist`) is left alone.
+        super().__init_subclass__(skip_registration=True, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size, text = self.builder_config.size, tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(shape=(size, size, 1), dtype=np.uint8),
+                    "label": tfds.features.Scalar(np.int64),  # a ClassLabel cannot be -1
+                    "patient": text,
+                    "path": text,
+                    "split": text,
+                    "site": text,
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        needs_data = self.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+        data_dir = Path(dl_manager.manual_dir) if needs_data else None
+        index = self.index(data_dir, **self.builder_config.options)
+        return {"images": self._generate_examples(index)}
+
+    def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
+        unreadable = []
+        for row, image in self._prepare_all(index):
+            if isinstance(image, images.UnreadableImage):
+                unreadable.append((row.path, str(image)))
+            else:
+                yield row.path, {"image": image, **row._asdict()}
+        if len(unreadable) == len(index.rows):
+            path, reason = unreadable[0]
+            raise UserError(f"none of the {len(unreadable)} images can be read; {path}: {reason}")
+        with open(self.data_path / QUARANTINE, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "reason"), *unreadable])
+
+    def _prepare_all(
+        self, index: Index, chunk: int = 256
+    ) -> Iterator[tuple[Row, np.ndarray | images.UnreadableImage]]:
+        """Decode on all cores, in order, holding no more than `chunk` results at a time."""
+
+        def prepared(row: Row) -> np.ndarray | images.UnreadableImage:
+            try:
+                image = index.read(row)
+                return images.prepare(image, self.builder_config.size, self.builder_config.equalize)
+            except images.UnreadableImage as error:
+                return error
+
+        total = len(index.rows)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, total, chunk):
+                rows = index.rows[start : start + chunk]
+                yield from zip(rows, pool.map(prepared, rows), strict=True)
+                logging.log_every_n_seconds(
+                    logging.INFO, "Prepared %d of %d images", 30, start + len(rows), total
+                )

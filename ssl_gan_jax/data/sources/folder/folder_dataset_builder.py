@@ -1,0 +1,142 @@
+"""A folder of your own PNG, JPEG or TIFF images."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ssl_gan_jax.data.source import (
+    IMAGE_SUFFIXES,
+    UNLABELLED,
+    Index,
+    Row,
+    SourceBuilder,
+    index_of_files,
+)
+from ssl_gan_jax.data.splits import OFFICIAL
+from ssl_gan_jax.errors import UserError
+
+TABLE = "labels.csv"
+UNLABELLED_FOLDERS = ("unlabeled", "unlabelled")
+
+
+def index(data_dir: Path, classes: Sequence[str] = ()) -> Index:
+    """List the images of `labels.csv`, or without it those of the sub-folders, one for each class.
+
+    Args:
+        data_dir: the folder.
+        classes: names in the order of the labels 0..K-1, any other label being an error; by
+            default all names found, sorted (numbers by value).
+
+    Raises:
+        UserError: names the row and the column of a faulty table.
+    """
+    if (data_dir / TABLE).is_file():
+        found = _from_table(data_dir)
+    else:
+        found = _from_folders(data_dir)
+    names = tuple(map(str, classes)) or _sorted({name for name, _, _ in found} - {""})
+    rows = []
+    for name, where, row in found:
+        if name and name not in names:
+            raise UserError(f"{where}: unknown label {name!r}, known are {', '.join(names)}")
+        rows.append(row._replace(label=names.index(name) if name else UNLABELLED))
+    return index_of_files(data_dir, names, rows)
+
+
+_Found = list[tuple[str, str, Row]]  # name of the class or '', where it was read, row
+
+
+def _from_folders(data_dir: Path) -> _Found:
+    found = []
+    for folder in sorted(path for path in data_dir.iterdir() if path.is_dir()):
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(data_dir)
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            name = "" if folder.name.lower() in UNLABELLED_FOLDERS else folder.name
+            key = relative.as_posix()
+            found.append((name, key, Row(path=key, label=UNLABELLED, patient=key)))
+    if not found:
+        raise UserError(
+            f"{data_dir} holds neither {TABLE} nor a sub-folder of PNG, JPEG or TIFF images for "
+            "each class"
+        )
+    return found
+
+
+def _from_table(data_dir: Path) -> _Found:
+    reader = csv.DictReader(_text(data_dir / TABLE).splitlines(), strict=True)
+    reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
+    for column in ("path", "label"):
+        if column not in reader.fieldnames:
+            raise UserError(
+                f"{TABLE}: no column {column!r} among {reader.fieldnames}; the first row must be "
+                "path,label[,patient_id][,split]"
+            )
+    found, first_row, splits = [], {}, {}
+    try:
+        for cells in reader:
+            at = f"{TABLE} row {reader.line_num}"
+            if None in cells or None in cells.values():
+                raise UserError(f"{at}: not {len(reader.fieldnames)} columns like the first row")
+            cells = {column: cell.strip() for column, cell in cells.items()}
+            path = _checked_path(data_dir, cells["path"], f"{at}, column 'path'")
+            if path in first_row:
+                raise UserError(f"{at}, column 'path': {path!r} is also in row {first_row[path]}")
+            first_row[path] = reader.line_num
+            if cells["label"].lower() in ("nan", "none", "null"):
+                raise UserError(
+                    f"{at}, column 'label': {cells['label']!r} is no class; leave the cell empty "
+                    "where the label is unknown"
+                )
+            split, patient = cells.get("split", "").lower(), cells.get("patient_id") or path
+            if split not in OFFICIAL:
+                raise UserError(
+                    f"{at}, column 'split': {cells['split']!r} is none of train, val, test"
+                )
+            known, row = splits.setdefault(patient, (split, reader.line_num))
+            if known != split:
+                raise UserError(
+                    f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
+                    f"{row}; a patient belongs to one split"
+                )
+            found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
+    except csv.Error as error:
+        raise UserError(f"{TABLE} row {reader.line_num}: {error}") from error
+    if not found:
+        raise UserError(f"{TABLE} lists no image")
+    return found
+
+
+def _text(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:  # spreadsheets of some locales
+        return raw.decode("latin-1")
+
+
+def _checked_path(data_dir: Path, cell: str, at: str) -> str:
+    path = PurePosixPath(cell.replace("\\", "/"))
+    if not cell or path.is_absolute() or PureWindowsPath(cell).drive or ".." in path.parts:
+        raise UserError(f"{at}: {cell!r} must name a file inside the folder, relative to it")
+    if not (data_dir / path).is_file():
+        raise UserError(f"{at}: there is no file {cell!r} in {data_dir}")
+    return path.as_posix()
+
+
+def _sorted(names: set[str]) -> tuple[str, ...]:
+    numbers = all(name.isdecimal() for name in names)
+    return tuple(sorted(names, key=int if numbers else str))
+
+
+class Builder(SourceBuilder):
+    """Your own images: a folder with a `labels.csv`, or with a sub-folder for each class."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    give as data.dir a folder of PNG, JPEG or TIFF images with a labels.csv
+    (path,label[,patient_id][,split]; an empty label means unlabelled), or with one sub-folder for
+    each class and, where there are any, one called unlabelled
+    """
+    index = staticmethod(index)

@@ -1,0 +1,1 @@
+"""Kermany 2018: children's chest radiographs, normal or pneumonia."""

@@ -1,0 +1,67 @@
+"""Chest radiographs of children, Kermany et al., Cell 2018, doi:10.17632/rscbjbr9sj; CC BY 4.0."""
+
+import re
+from pathlib import Path
+
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, images_in, index_of_files
+from ssl_gan_jax.errors import UserError
+
+CLASSES = ("normal", "pneumonia")
+
+# Numbers count within a kind: "person1" of the bacterial and of the viral images are two children.
+_KAGGLE_PNEUMONIA = re.compile(r"person(\d+)_(bacteria|virus)_\d+", re.IGNORECASE)
+_KAGGLE_NORMAL = re.compile(r"((?:NORMAL2-)?IM-\d+)-\d+", re.IGNORECASE)
+_MENDELEY = re.compile(r"((?:BACTERIA|VIRUS|NORMAL)-\d+)-\d+", re.IGNORECASE)
+
+
+def patient_key(file_name: str) -> str:
+    """Return the key of the child in a Kaggle or Mendeley file name; `UserError` for any other."""
+    if match := _KAGGLE_PNEUMONIA.match(file_name):
+        return f"{match[2]}-{match[1]}".lower()
+    if match := _KAGGLE_NORMAL.match(file_name) or _MENDELEY.match(file_name):
+        return match[1].lower()
+    raise UserError(
+        f"{file_name}: no patient in this name; expected names like person7_virus_12.jpeg, "
+        "IM-0115-0001.jpeg or BACTERIA-1008087-0001.jpeg (data set 'folder' takes any name)"
+    )
+
+
+def index(data_dir: Path) -> Index:
+    """List `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}`; Mendeley's release has no `val`.
+
+    The 16 images of Kaggle's `val`, too few to validate with, join `train`. The official test set
+    is the 624 images of `test`.
+    """
+    root = data_dir / "chest_xray" if (data_dir / "chest_xray").is_dir() else data_dir
+    rows = []
+    for split in ("train", "val", "test"):
+        for label, kind in enumerate(("NORMAL", "PNEUMONIA")):
+            folder = root / split / kind
+            if not folder.is_dir():
+                if split == "val":
+                    continue
+                raise UserError(
+                    f"no folder {split}/{kind} in {root}: data.dir should be the folder chest_xray "
+                    "of the release, or the one that holds it"
+                )
+            for path in images_in(folder):
+                rows.append(
+                    Row(
+                        path=path.relative_to(data_dir).as_posix(),
+                        label=label,
+                        patient=patient_key(path.name),
+                        split="test" if split == "test" else "train",
+                    )
+                )
+    return index_of_files(data_dir, CLASSES, rows)
+
+
+class Builder(SourceBuilder):
+    """5,856 chest radiographs of children, normal or pneumonia (Kermany et al. 2018)."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    download ChestXRay2017.zip from https://data.mendeley.com/datasets/rscbjbr9sj, or
+    paultimothymooney/chest-xray-pneumonia from Kaggle, unpack it, and give the folder that holds
+    chest_xray as data.dir
+    """
+    index = staticmethod(index)

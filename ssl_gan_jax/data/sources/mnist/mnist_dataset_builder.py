@@ -1,0 +1,25 @@
+"""MNIST digits, LeCun et al. 1998, to check the methods against Salimans et al. 2016."""
+
+from pathlib import Path
+
+from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_arrays, open_arrays
+
+
+def index(data_dir: Path) -> Index:
+    """List `mnist.npz` of Keras: 60,000 digits to train, 10,000 to test. Use equalize='none'."""
+    path, arrays = open_arrays(data_dir, "mnist")
+    return index_of_arrays(
+        data_dir,
+        path,
+        classes=tuple("0123456789"),
+        parts={split: (arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test")},
+    )
+
+
+class Builder(SourceBuilder):
+    """70,000 handwritten digits, 28x28."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    put https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz into data.dir
+    """
+    index = staticmethod(index)

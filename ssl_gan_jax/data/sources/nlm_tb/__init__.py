@@ -1,0 +1,1 @@
+"""Shenzhen and Montgomery: normal or tuberculosis, two institutions."""

@@ -1,0 +1,47 @@
+"""Shenzhen and Montgomery radiographs, Jaeger et al., Quant. Imaging Med. Surg. 2014; public."""
+
+import re
+from pathlib import Path
+
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, images_in, index_of_files
+from ssl_gan_jax.errors import UserError
+
+CLASSES = ("normal", "tuberculosis")
+SITES = {  # site: its folder
+    "shenzhen": "ChinaSet_AllFiles/CXR_png",
+    "montgomery": "MontgomerySet/CXR_png",
+}
+
+_NAME = re.compile(r"(?:CHN|MCU)CXR_(\d+)_([01])")
+
+
+def index(data_dir: Path) -> Index:
+    """List both sites, or the one that is there; the file name ends in its label, 0 or 1."""
+    folders = {site: data_dir / folder for site, folder in SITES.items()}
+    if not any(folder.is_dir() for folder in folders.values()):
+        raise UserError(f"neither {' nor '.join(SITES.values())} in {data_dir}")
+    rows = []
+    for site, folder in folders.items():
+        for path in images_in(folder) if folder.is_dir() else []:
+            if not (match := _NAME.fullmatch(path.stem)):
+                raise UserError(f"{path.name}: expected a name like CHNCXR_0001_0.png")
+            rows.append(
+                Row(
+                    path=path.relative_to(data_dir).as_posix(),
+                    label=int(match[2]),
+                    patient=f"{site}-{match[1]}",
+                    site=site,
+                )
+            )
+    return index_of_files(data_dir, CLASSES, rows)
+
+
+class Builder(SourceBuilder):
+    """662 radiographs of Shenzhen and 138 of Montgomery, normal or tuberculosis."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    download ChinaSet_AllFiles.zip and NLM-MontgomeryCXRSet.zip from
+    https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets, unpack both into one
+    folder, and give it as data.dir
+    """
+    index = staticmethod(index)

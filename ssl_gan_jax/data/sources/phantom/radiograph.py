@@ -1,0 +1,419 @@
+"""Made chest radiographs: anatomy -> line integrals -> photons -> detector, in NumPy alone.
+
+A patient is a handful of shapes whose chord along the beam has a closed form, so the line integral
+of the attenuation (Beer-Lambert) is exact at every ray: ellipsoids (body, heart, great vessels,
+domes of the diaphragm, scapulae), stacks of ellipses (lungs), tubes (ribs, clavicles, spine,
+trachea). Lung vessels are random trees. The beam is parallel.
+
+Frame: centimetres; x to the right of the image (the patient's left), y down, z along the beam, from
+the front (-) to the back (+); the origin is the midline in the middle of the chest. Every picture
+is a pure function of (seed, index); bright = dense, as radiologists read it.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+# Linear attenuation at 60 keV, about the mean energy of a 110 kVp chest beam, 1/cm (NIST XCOM times
+# the usual densities: soft tissue 1.0, inflated lung 0.26, spongy vertebra 1.2, rib 1.6 g/cm3).
+SOFT, LUNG, VERTEBRA, RIB, LEAD = 0.205, 0.054, 0.27, 0.44, 3.0  # LEAD: a thin marker, a cm "deep"
+
+APEX, WIDEST, FLOOR = -13.0, 7.0, 21.0  # y: top of the lungs, widest level, where the taper ends
+DOME_HEIGHT = 5.5  # of the diaphragm over the costophrenic angle
+RIB_SPACING, RIB_DROP = 2.5, 9.0  # of neighbours; from the back end of a rib to its front end
+RIB_HEIGHT, RIB_DEPTH = 0.58, 0.40  # semi-axes of a rib's cross-section
+FIRST_RIB = -4  # in rib spacings: whole, so that the cut falls between two ribs
+CARTILAGE = 0.42  # the front of a rib is cartilage, unseen, for |x| < this part of the half width
+HEART_Z, SPINE_Z, STERNUM_Z = -3.0, 6.0, -8.0  # depths that a turn of the body pulls apart
+MARKERS = {"L": ("100", "100", "100", "100", "111"), "R": ("110", "101", "110", "101", "101")}
+RAYS = 128  # a side, below which a picture is an area average of 2 x 2 rays a pixel
+
+
+class Site(NamedTuple):
+    """What differs between two hospitals; (mean, standard deviation) where a pair."""
+
+    half_width: tuple[float, float]  # inner thorax, cm
+    fat: tuple[float, float]  # chest wall, cm
+    field: tuple[float, float]  # side of the square field, cm
+    shift: float  # of the field's centre, standard deviation, cm
+    turn: float  # roll and yaw, standard deviation, degrees
+    photons: float  # effective number a pixel in the open beam, whatever the pixel's size
+    scatter: float  # part of the mean signal that veils the picture
+    contrast: tuple[float, float]  # slope of the detector curve, 1 / (unit of log exposure)
+    gamma: float  # of the display curve
+    marker: str
+
+
+SITES = {  # A: standing, digital, anti-scatter grid; B: at the bedside, older plates, no grid
+    "A": Site((14.0, 0.9), (2.8, 0.6), (33.5, 1.3), 0.8, 2.0, 8e4, 0.15, (0.9, 0.1), 1.0, "L"),
+    "B": Site((14.8, 1.1), (3.8, 0.9), (37.0, 2.0), 1.3, 3.5, 2e4, 0.35, (1.2, 0.2), 1.2, "R"),
+}
+
+
+class Ellipsoid(NamedTuple):
+    """Centre (x, y), semi-axes a (across), b (down), c (along the beam), cm; tilt in radians."""
+
+    x: float
+    y: float
+    a: float
+    b: float
+    c: float
+    tilt: float = 0.0
+
+    def chord(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Length of the ray through (x, y) inside, cm."""
+        cos, sin = math.cos(self.tilt), math.sin(self.tilt)
+        x, y = x - self.x, y - self.y
+        u, v = x * (cos / self.a) + y * (sin / self.a), y * (cos / self.b) - x * (sin / self.b)
+        return _dome(u * u + v * v, 2 * self.c)
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Least and greatest x."""
+        half = math.hypot(self.a * math.cos(self.tilt), self.b * math.sin(self.tilt))
+        return self.x - half, self.x + half
+
+
+class Patient(NamedTuple):
+    """Anatomy: what two pictures of one patient share."""
+
+    half_width: float  # inner thorax at its widest, cm
+    half_depth: float  # lungs, cm
+    fat: float  # chest wall, cm
+    height: float  # stretches everything in y
+    ratio: float  # cardiothoracic ratio at a full breath, before the pose
+    right_share: float  # part of the heart's width to the right of the midline
+    heart_tilt: float  # long axis under the horizontal, radians
+    heart_roundness: float  # short over long axis of the left ventricle
+    dome: float  # y of the right dome at a full breath
+    dome_step: float  # the left dome is lower by this
+    pedicle: float  # half width of the great vessels, cm
+    knob: float  # radius of the aortic knob, cm
+    breast: float  # depth, cm; 0 for none
+    lung: float  # attenuation over LUNG
+    bone: float  # mineral over the usual
+    rib_phase: float  # part of a rib spacing
+    rib_drop: float  # over RIB_DROP
+    gas: float  # radius of the stomach's bubble, cm
+    texture: int  # seed of the vessels and of the unevenness of the tissue
+
+
+class View(NamedTuple):
+    """Pose, framing and exposure of one picture."""
+
+    roll: float  # in the plane, radians
+    yaw: float  # about the patient's axis, radians
+    x: float  # the field's centre, cm
+    y: float
+    field: float  # side, cm
+    breath: float  # 0 full, 1 shallow
+    arms: float  # how far the shoulder blades lie over the lungs, cm
+    photons: float
+    exposure: float  # shift of the detector curve, units of log exposure
+    contrast: float
+    shutter: tuple[float, float, float, float]  # left, right, top, bottom, part of the field
+    marker: tuple[float, float, float]  # x, y, height, part of the field; height 0 for none
+
+
+class Radiograph(NamedTuple):
+    """`image` uint8 [size, size]; `ratio` the cardiothoracic ratio seen in it; names."""
+
+    image: np.ndarray
+    ratio: float
+    patient: int
+    view: int
+    site: str
+
+
+def draw_patient(rng: np.random.Generator, site: Site) -> Patient:
+    """An adult; the ratio is spread evenly about 0.5, with no gap."""
+    vary = _vary(rng)
+    half_width = vary(*site.half_width)
+    return Patient(
+        half_width=half_width,
+        half_depth=vary(0.58, 0.03) * half_width,
+        fat=vary(*site.fat),
+        height=vary(1.0, 0.05),
+        ratio=vary(0.487, 0.065),
+        right_share=vary(0.31, 0.035),
+        heart_tilt=math.radians(vary(36, 7)),
+        heart_roundness=vary(0.72, 0.06),
+        dome=vary(8.8, 0.6),
+        dome_step=vary(1.3, 0.5),
+        pedicle=vary(3.2, 0.4),
+        knob=vary(1.9, 0.3),
+        breast=max(0.0, rng.uniform(-2.5, 2.5)),
+        lung=vary(1.0, 0.15),
+        bone=vary(1.0, 0.12),
+        rib_phase=rng.uniform(),
+        rib_drop=vary(1.0, 0.12),
+        gas=max(0.0, rng.uniform(-1.5, 2.5)),
+        texture=int(rng.integers(2**31)),
+    )
+
+
+def draw_view(rng: np.random.Generator, site: Site) -> View:
+    """A pose and an exposure as the site takes them."""
+    vary = _vary(rng)
+    side = 1 if site.marker == "L" else -1
+    return View(
+        roll=math.radians(vary(0, site.turn)),
+        yaw=math.radians(vary(0, 2 * site.turn)),
+        x=vary(0, site.shift),
+        y=vary(-1.0, site.shift),
+        field=vary(*site.field),
+        breath=rng.uniform(),
+        arms=rng.uniform(0, 2.5),
+        photons=site.photons * 2 ** vary(0, 0.5),
+        exposure=vary(0, 0.25),
+        contrast=vary(*site.contrast),
+        shutter=tuple(max(0.0, rng.uniform(-0.05, 0.05)) for _ in range(4)),
+        marker=(
+            0.5 + side * vary(0.40, 0.02),
+            vary(0.13, 0.03),
+            vary(0.06, 0.01) * (rng.uniform() < 0.8),
+        ),
+    )
+
+
+def heart(patient: Patient, view: View) -> tuple[Ellipsoid, Ellipsoid]:
+    """Left ventricle and right atrium; in a shallow breath the heart lies flatter and higher."""
+    width = 2 * patient.ratio * patient.half_width
+    right, left = patient.right_share * width, (1 - patient.right_share) * width
+    x, y = HEART_Z * math.sin(view.yaw), 4.6 - 1.3 * view.breath
+    tilt, flatter = patient.heart_tilt, patient.heart_tilt - math.radians(6) * view.breath
+    long = 0.62 * left / math.hypot(math.cos(tilt), patient.heart_roundness * math.sin(tilt))
+    short = patient.heart_roundness * long
+    ventricle = Ellipsoid(x + 0.38 * left, y, long, short, 0.9 * short, flatter)
+    atrium = Ellipsoid(x - 0.2 * right, y - 1.0, 0.8 * right, 1.15 * right, 0.8 * right)
+    return ventricle, atrium
+
+
+def half_width(patient: Patient, view: View) -> float:
+    """Half the greatest inner width of the thorax, cm; a shallow breath narrows it a little."""
+    return patient.half_width * (1 - 0.03 * view.breath)
+
+
+def cardiothoracic_ratio(patient: Patient, view: View) -> float:
+    """Greatest width of the heart over the greatest inner width of the thorax."""
+    left, right = zip(*(part.edges for part in heart(patient, view)), strict=True)
+    return (max(right) - min(left)) / (2 * half_width(patient, view))
+
+
+def lungs(patient: Patient, view: View, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Chord of the space for the lungs, as if neither heart nor diaphragm were there, cm."""
+    taper = _taper(y)
+    outer = half_width(patient, view) * taper
+    inner = 1 + 6 * (1 - taper) ** 2  # the apices stand apart
+    half = np.maximum((outer - inner) / 2, 1e-3)
+    across = (np.abs(x) - inner) / half - 1
+    square = across * across
+    square = np.where(across < 0, square * square, square)  # steeper towards the midline
+    apex = np.maximum((APEX + 4.8 - y) / 3.8, 0)
+    return _dome(square + apex * apex, 2 * patient.half_depth) * taper
+
+
+def line_integral(patient: Patient, view: View, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Attenuation along each ray, dimensionless; x, y float32 [H, W] in the patient's frame, cm."""
+    w, depth, fat = half_width(patient, view), patient.half_depth, patient.fat
+    side, turn = np.abs(x), math.sin(view.yaw)
+
+    # Air: the lungs less what stands in them. All lie about z = 0, so the union is the greatest.
+    dome = patient.dome - 3.0 * view.breath
+    domes = [(-1, dome), (1, dome + patient.dome_step)]
+    organs = [part.chord(x, y) for part in heart(patient, view)]
+    organs += [
+        Ellipsoid(s * 0.5 * w, top + DOME_HEIGHT, 0.56 * w, DOME_HEIGHT, 1.5 * depth).chord(
+            x, np.minimum(y, top + DOME_HEIGHT)
+        )
+        for s, top in domes
+    ]
+    knob, z = patient.knob, HEART_Z * turn
+    organs += [
+        Ellipsoid(z + 0.3, -2.0, patient.pedicle, 12.0, 0.6 * depth).chord(x, y),
+        Ellipsoid(z + 2.4, -6.2, knob, 1.1 * knob, 1.2 * knob).chord(x, y),
+        Ellipsoid(z + 3.6, -2.6, 2.2, 1.6, 1.0, 0.5).chord(x, y),  # left hilum, the higher one
+        Ellipsoid(z - 3.4, -1.2, 1.7, 2.7, 1.0, 0.3).chord(x, y),
+    ]
+    air = np.maximum(lungs(patient, view, x, y) - np.maximum.reduce(organs), 0)
+    vessels, uneven = _texture(patient, x, y)
+    tissue = np.minimum(vessels, air)
+
+    # Soft tissue: the trunk, the shoulders and the neck are one piece.
+    shoulder = Ellipsoid(13.0, -9.5, 12.0, 7.0, 0.7 * depth, 0.55)
+    body = np.maximum.reduce(
+        [
+            Ellipsoid(0, 8, w + fat, 30, depth + fat).chord(x, y),
+            shoulder.chord(side, y),
+            Ellipsoid(0, -20, 5.5, 9, 5.5).chord(x, y),
+        ]
+    )
+    if patient.breast:
+        body += Ellipsoid(0.55 * w, 5.5, 5.6, 5.0, patient.breast / 2, -0.2).chord(side, y)
+    windpipe = _dome(((x - z + 0.2) / 0.85) ** 2, 1.7) * np.clip(-3.5 - y, 0, 1)
+    if patient.gas:
+        r, top = patient.gas, dome + patient.dome_step
+        windpipe += Ellipsoid(0.45 * w, top + 1.0 + r, 1.4 * r, 0.9 * r, r).chord(x, y)
+
+    # Bone, as what it adds to soft tissue.
+    level = y / RIB_SPACING
+    level = level - np.floor(level) - 0.5
+    disc = 1 - 0.45 * np.exp(-((level / 0.12) ** 2))
+    spine = _dome((x - SPINE_Z * turn) ** 2 / 1.75**2, 3.2) * disc
+    shaft = side - STERNUM_Z * turn * np.sign(x)
+    clavicle = -8.0 - 0.26 * (shaft - 2) - 0.5 * np.sin(0.42 * (shaft - 2))
+    collar = _dome(((y - clavicle) / 0.62) ** 2, 1.1) * ((shaft > 1.6) & (shaft < 16.5))
+    blade = Ellipsoid(0.98 * w + 1.5 - view.arms, -5.0, 2.6, 7.0, 0.35, 0.25).chord(side, y)
+    arm = Ellipsoid(18.3, -12.0, 2.4, 2.4, 1.8).chord(side, y)
+    cage = _ribs(patient, w + 0.4, x, y)
+    return (
+        SOFT * (1 + uneven) * (body - air - windpipe + tissue)
+        + LUNG * patient.lung * (1 + 4 * uneven) * air
+        + patient.bone * (VERTEBRA - SOFT) * spine
+        + patient.bone * (RIB - SOFT) * (cage + collar + blade + arm)
+    )
+
+
+def locate(index: int) -> tuple[int, int]:
+    """(patient, view) of a picture: every third patient has two pictures, the others one."""
+    group, place = divmod(index, 4)
+    return 3 * group + min(place, 2), int(place == 3)
+
+
+def describe(seed: int, index: int, site: str) -> tuple[Patient, View, str]:
+    """Draw what picture `index` shows; `site` 'A', 'B' or 'both' (patients take turns)."""
+    number, view = locate(index)
+    name = "AB"[number % 2] if site == "both" else site
+    patient = draw_patient(np.random.default_rng((seed, number)), SITES[name])
+    return patient, draw_view(np.random.default_rng((seed, number, 1 + view)), SITES[name]), name
+
+
+def render(seed: int, index: int, size: int, site: str = "both") -> Radiograph:
+    """Take picture `index` of the data set `seed`."""
+    patient, view, name = describe(seed, index, site)
+    number, take = locate(index)
+    rng = np.random.default_rng((seed, number, 1 + take, size))
+    image = expose(patient, view, SITES[name], size, rng)
+    return Radiograph(image, cardiothoracic_ratio(patient, view), number, take, name)
+
+
+def expose(
+    patient: Patient, view: View, site: Site, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Photons through the patient onto the detector: uint8 [size, size], full range."""
+    rays = 2 if size < RAYS else 1
+    fine = rays * size
+    part = ((np.arange(fine) + 0.5) / fine).astype(np.float32)  # of the field
+    u, v = (part - 0.5) * view.field + view.x, (part - 0.5)[:, None] * view.field + view.y
+    cos, sin = math.cos(view.roll), math.sin(view.roll)
+    x, y = u * cos + v * sin, (v * cos - u * sin) / patient.height
+    depth = line_integral(patient, view, x, y)
+    _stamp(depth, site.marker, view.marker)
+    passed = np.exp(-depth).reshape(size, rays, size, rays).mean((1, 3))
+    passed += site.scatter * passed.mean()  # scatter is so wide that it is nearly flat
+    counts = rng.poisson(view.photons * passed)
+    density = -np.log((counts + 1) / view.photons).astype(np.float32)
+    middle = density[size // 4 : -size // 4, size // 4 : -size // 4].mean()  # automatic exposure
+    shown = 1 / (1 + np.exp(-view.contrast * (density - middle + view.exposure)))
+    low, high = np.quantile(shown, (0.005, 0.995))
+    shown = np.clip((shown - low) / (high - low), 0, 1) ** site.gamma
+    left, right, top, bottom = (round(edge * size) for edge in view.shutter)
+    shown[:, :left] = shown[:, size - right :] = shown[:top] = shown[size - bottom :] = 0
+    return np.round(255 * shown).astype(np.uint8)
+
+
+def _vary(rng: np.random.Generator):  # noqa: ANN202
+    """Normal numbers held within two standard deviations: no monsters."""
+    return lambda mean, sd: mean + sd * min(max(rng.standard_normal(), -2.0), 2.0)
+
+
+def _dome(square: np.ndarray, height: float) -> np.ndarray:
+    """height * sqrt(1 - square), 0 outside: the chord of everything round."""
+    return height * np.sqrt(np.maximum(1 - square, 0))
+
+
+def _taper(y: np.ndarray) -> np.ndarray:
+    """Width of the thorax over its greatest, by level: a bell, blunt at the top."""
+    t = np.maximum((WIDEST - y) / (WIDEST - APEX), (y - WIDEST) / (FLOOR - WIDEST + 4))
+    return np.sqrt(np.maximum(1 - t * t * t, 0))
+
+
+def _ribs(patient: Patient, w: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Chord of all ribs, cm. A rib is a ring on the thorax that drops from back to front; seen
+    along the beam each half is a curve y = level + drop (1 -+ s) / 2, s = sqrt(1 - (x/a)^2), so
+    the distance to the nearest rib is one periodic function of the level."""
+    a = np.maximum(w * _taper(y), 1e-3)
+    u = np.minimum(np.abs(x) / a, 1)
+    s = np.sqrt(1 - u * u)
+    drop = RIB_DROP * patient.rib_drop
+    across, down, along = a * s, drop / 2 * u, patient.half_depth * u  # tangent of the ring
+    plane = np.sqrt(across * across + down * down) + 0.05 * a
+    slope = np.maximum(across / plane, 0.55)
+    longer = np.sqrt(1 + (along / plane) ** 2)  # a rib seen end on is a long way through
+    total = np.zeros_like(x)
+    for sign in (-1, 1):
+        level = (y - drop / 2 * (1 + sign * s)) / RIB_SPACING + patient.rib_phase
+        off = (level - np.floor(level) - 0.5) * slope * (RIB_SPACING / RIB_HEIGHT)
+        rib = _dome(off * off, 2 * RIB_DEPTH) * (level > FIRST_RIB)
+        total += rib * np.clip((u - CARTILAGE) / 0.1, 0, 1) if sign > 0 else rib
+    return total * np.minimum(longer, 2) * np.minimum(3 * a * (1 - u), 1)
+
+
+def _texture(patient: Patient, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Thickness of the lung's vessels, cm, and unevenness of tissue about 0; both [H, W]."""
+    rng = np.random.default_rng(patient.texture)
+    points, volumes = _trees(rng)
+    # A vessel is a string of drops: a drop's volume over a ray's area is its thickness there.
+    right, down = float(x[0, 1] - x[0, 0]), float(y[0, 1] - y[0, 0])
+    step = math.hypot(right, down)
+    dx, dy = (points - (x[0, 0], y[0, 0])).T
+    column = np.rint((dx * right + dy * down) / step**2).astype(int)
+    row = np.rint((dy * right - dx * down) / step**2).astype(int)
+    height, width = x.shape
+    inside = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
+    flat = row[inside] * width + column[inside]
+    vessels = np.bincount(flat, volumes[inside] / step**2, height * width).astype(np.float32)
+    for shift in (1, width):  # a little blur closes the gaps between the drops
+        vessels = 0.5 * vessels + 0.25 * (np.roll(vessels, shift) + np.roll(vessels, -shift))
+
+    uneven = np.zeros_like(x)
+    for knots, strength in ((7, 0.02), (17, 0.012)):  # smooth noise, a product of three matrices
+        knot = np.linspace(-22, 22, knots)
+        rows, columns = (
+            np.exp(-(((line[:, None] - knot) * (knots - 1) / 44) ** 2)).astype(np.float32)
+            for line in (y[:, width // 2], x[height // 2])
+        )
+        uneven += strength * rows @ rng.standard_normal((knots, knots), np.float32) @ columns.T
+    return vessels.reshape(x.shape), uneven
+
+
+def _trees(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Vessels that grow out of both hila and fork: points [N, 2], cm, and volumes [N], cm3."""
+    stems, steps, stride, spread = 7, 15, 0.25, np.array([-0.7, 0.0, 0.7])
+    fan = np.linspace(-1.9, 1.9, stems)
+    heading, radius = np.concatenate([fan, np.pi + fan]), 0.45
+    place = np.repeat([[3.2, -2.2], [-3.2, -1.0]], stems, 0)
+    points, volumes = [], []
+    for _ in range(4):
+        bends = rng.normal(0, 0.06, (steps, len(heading))).cumsum(0) + heading
+        ahead = np.stack([np.cos(bends), np.sin(bends)], -1)
+        way = place + stride * ahead.cumsum(0)
+        across = ahead[..., ::-1] * (-radius, radius)
+        points.append((way + spread[:, None, None, None] * across).reshape(-1, 2))
+        volumes.append(np.full(len(points[-1]), np.pi * radius**2 * stride / len(spread)))
+        fork = 0.35 + rng.normal(0, 0.1, len(heading))
+        heading = np.concatenate([bends[-1] + fork, bends[-1] - fork])
+        place, radius = np.tile(way[-1], (2, 1)), radius * 2 ** (-1 / 3)  # Murray's law
+    return np.concatenate(points), np.concatenate(volumes)
+
+
+def _stamp(depth: np.ndarray, letter: str, marker: tuple[float, float, float]) -> None:
+    """Lay a lead letter on the detector, in place."""
+    glyph = np.array([[int(bit) for bit in row] for row in MARKERS[letter]], np.float32)
+    x, y, height = (round(value * len(depth)) for value in marker)
+    if height:
+        rows = np.arange(height) * 5 // height
+        columns = np.arange(max(3, height * 3 // 5)) * 3 // max(3, height * 3 // 5)
+        patch = depth[y : y + height, x : x + len(columns)]
+        patch += LEAD * glyph[np.ix_(rows, columns)][: patch.shape[0], : patch.shape[1]]

@@ -1,0 +1,1 @@
+"""PLCO: the chest radiographs of the lung screening trial."""

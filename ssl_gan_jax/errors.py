@@ -1,0 +1,25 @@
+"""The one exception whose message is meant for the user."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: a one-line message that names the file, row, key or flag and says how to fix it.
+
+    The command lines print it without a traceback and exit with code 2.
+    """
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> str:
+    """Returns `value` if it is one of `choices`.
+
+    Raises:
+      UserError: it is not; the message lists the choices and names the nearest.
+    """
+    choices = sorted(choices)
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, 1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"{key}: no {value!r} among {', '.join(choices)}{hint}")

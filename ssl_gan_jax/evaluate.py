@@ -1,0 +1,271 @@
+"""How good a classifier is, and how sure we are of it. NumPy only.
+
+Every metric has one definition here, over weighted images: all weights one give the value, and a
+patient-clustered bootstrap's integer weights give its interval. The tests hold each definition
+against scikit-learn's.
+
+Conventions. Two classes: index 1 is the positive one, and an image is called positive where
+`probs[:, 1] >= threshold`. More classes: the decision is the argmax, AUROC and AUPRC are macro
+averages of one class against the rest, and threshold, sensitivity and specificity are None. The
+expected calibration error bins the largest probability, whatever the threshold, into 15 bins of
+equal width, closed on the right, and compares it with how often the argmax is correct. None means
+undefined, as AUROC is where the images are all of one class (or, with K > 2, where one is absent).
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.writer import atomic_write
+
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "auroc",
+    "auprc",
+    "sensitivity",
+    "specificity",
+    "ece",
+)
+ECE_BINS = 15
+_CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
+
+
+def predict_all(
+    predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Class probabilities `[N,K]` float64 of `images` `[N,H,W,1]` uint8.
+
+    `predict_fn` takes `[batch_size,H,W,1]` float32 in [-1,1] and gives logits `[batch_size,K]`. The
+    last batch is padded to that size, so that a jitted function compiles once, and the padding's
+    answers are dropped. Raises UserError where the logits are not finite.
+    """
+    logits = []
+    for start in range(0, max(len(images), 1), batch_size):  # no images: one batch, for its K
+        part = np.asarray(images[start : start + batch_size])
+        padded = np.zeros((batch_size, *part.shape[1:]), np.uint8)
+        padded[: len(part)] = part
+        scaled = padded.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        logits.append(np.asarray(predict_fn(scaled), np.float64)[: len(part)])
+    joined = np.concatenate(logits)
+    if bad := np.count_nonzero(~np.isfinite(joined).all(axis=1)):
+        raise UserError(
+            f"predictions of {bad} of {len(joined)} images are not finite: the weights have "
+            "diverged; go back to an earlier checkpoint or lower the learning rate"
+        )
+    return softmax(joined, axis=1)
+
+
+def metrics(probs: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+    """n, threshold and the seven METRICS of `probs` `[N,K]` against `label` `[N]` in 0..K-1.
+
+    All are fractions in [0,1]; None where undefined. Raises ValueError for labels out of range or
+    probabilities that are not finite.
+    """
+    probs, label = _checked(probs, label)
+    values = _weighted(probs, label, threshold, np.ones((1, len(label))))
+    return {
+        "n": len(label),
+        "threshold": float(threshold) if probs.shape[1] == 2 else None,
+        **{name: _number(value[0]) for name, value in values.items()},
+    }
+
+
+def choose_threshold(probs: np.ndarray, label: np.ndarray) -> float:
+    """The threshold that maximises Youden's J = sensitivity + specificity - 1.
+
+    To be given the validation images only, `probs` `[N,2]` and `label` `[N]`. It lies midway
+    between two neighbouring scores; of equally good ones it is the nearest to 0.5. It is 0.5 where
+    there are no images, or images of one class only.
+    """
+    probs, label = _checked(probs, label)
+    if probs.shape[1] != 2:
+        raise ValueError(f"a threshold needs two classes, not {probs.shape[1]}")
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if positives == 0 or negatives == 0:
+        return 0.5
+    scores, where = np.unique(probs[:, 1], return_inverse=True)
+    edges = np.concatenate([[0.0], scores, [1.0]])
+    middle = (edges[:-1] + edges[1:]) / 2
+    # Between two adjacent floats the midpoint rounds to one of them: keep it above the lower.
+    middle = np.where(middle > edges[:-1], middle, edges[1:])
+    # Images below candidate i are those of the scores before i. Whole numbers, so ties are exact.
+    below = np.array(
+        [
+            np.concatenate([[0], np.cumsum(np.bincount(where[label == c], minlength=len(scores)))])
+            for c in (0, 1)
+        ]
+    )
+    youden = below[0] * positives - below[1] * negatives
+    best = middle[youden == youden.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def bootstrap_intervals(
+    probs: np.ndarray,
+    label: np.ndarray,
+    patient: np.ndarray | Sequence,
+    threshold: float = 0.5,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float | None, float | None]]:
+    """95 % percentile intervals of the METRICS, by resampling patients with all their images.
+
+    `patient` `[N]` holds an id for each image. A replicate in which a metric is undefined is left
+    out of that metric's interval; (None, None) where none is left, or with fewer than two patients.
+    """
+    probs, label = _checked(probs, label)
+    ids, owner = np.unique(np.asarray(patient), return_inverse=True)
+    if len(owner) != len(label):
+        raise ValueError(f"{len(owner)} patient ids for {len(label)} images")
+    if len(ids) < 2:
+        return dict.fromkeys(METRICS, (None, None))
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // len(label))
+    parts = []
+    for start in range(0, replicates, rows):
+        drawn = rng.integers(len(ids), size=(min(rows, replicates - start), len(ids)))
+        times = np.stack([np.bincount(row, minlength=len(ids)) for row in drawn])
+        parts.append(_weighted(probs, label, threshold, times[:, owner].astype(np.float64)))
+    intervals = {}
+    for name in METRICS:
+        values = np.concatenate([part[name] for part in parts])
+        values = values[~np.isnan(values)]
+        low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (None, None)
+        intervals[name] = (_number(low), _number(high))
+    return intervals
+
+
+def report(
+    probs: np.ndarray,
+    label: np.ndarray,
+    patient: np.ndarray | Sequence,
+    threshold: float = 0.5,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """n, patients, threshold, and `{"value", "low", "high"}` for each of METRICS; JSON-ready."""
+    values = metrics(probs, label, threshold)
+    spans = bootstrap_intervals(probs, label, patient, threshold, replicates=replicates, seed=seed)
+    return {
+        "n": values["n"],
+        "patients": len(np.unique(np.asarray(patient))),
+        "threshold": values["threshold"],
+        **{
+            name: {"value": values[name], "low": spans[name][0], "high": spans[name][1]}
+            for name in METRICS
+        },
+    }
+
+
+def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The class index `[N]` that `probs` `[N,K]` are taken to mean; K > 2 ignores `threshold`."""
+    return (probs[:, 1] >= threshold).astype(int) if probs.shape[1] == 2 else probs.argmax(axis=1)
+
+
+def write_predictions(
+    path: str | Path,
+    names: Sequence[str],
+    label: Sequence[int],
+    probs: np.ndarray,
+    classes: Sequence[str],
+    threshold: float = 0.5,
+) -> None:
+    """Writes predictions.csv: path, label, one p_<class> each, decision; a row per image.
+
+    `label` holds class indices, -1 for an unlabelled image, whose cell stays empty. Probabilities
+    are written in full, so that metrics can be computed from the file again. Cells that a
+    spreadsheet would take for a formula begin with an apostrophe. The file appears whole or not at
+    all; raises UserError where it cannot be written.
+    """
+    probs = np.asarray(probs, np.float64)
+    with atomic_write(path, newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["path", "label", *(f"p_{name}" for name in classes), "decision"])
+        rows = zip(names, label, probs.tolist(), decide(probs, threshold), strict=True)
+        for name, truth, row, decision in rows:
+            known = classes[truth] if truth >= 0 else ""
+            table.writerow([_text(name), _text(known), *row, _text(classes[decision])])
+
+
+def _weighted(
+    probs: np.ndarray, label: np.ndarray, threshold: float, weight: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each of METRICS, `[R]`, under each row of image weights `[R,N]`; NaN where undefined."""
+    classes = probs.shape[1]
+    if not len(label):
+        return {name: np.full(len(weight), np.nan) for name in METRICS}
+    truth = np.eye(classes)[label]
+    hits = weight @ (truth * (decide(probs, threshold) == label)[:, None])  # [R,K]
+    count = weight @ truth
+    total = count.sum(axis=1)
+    recall = np.full_like(hits, np.nan)
+    np.divide(hits, count, out=recall, where=count > 0)
+
+    ranked = [1] if classes == 2 else range(classes)
+    areas = np.mean([_areas(probs[:, c], label == c, weight) for c in ranked], axis=0)
+
+    confidence = probs.max(axis=1)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    excess = confidence - (probs.argmax(axis=1) == label)
+    gaps = weight @ (np.eye(ECE_BINS)[bins] * excess[:, None])  # [R,bins]
+
+    undefined = np.full(len(weight), np.nan)
+    return {
+        "accuracy": hits.sum(axis=1) / total,
+        "balanced_accuracy": np.nansum(recall, axis=1) / (count > 0).sum(axis=1),
+        "auroc": areas[0],
+        "auprc": areas[1],
+        "sensitivity": recall[:, 1] if classes == 2 else undefined,
+        "specificity": recall[:, 0] if classes == 2 else undefined,
+        "ece": np.abs(gaps).sum(axis=1) / total,
+    }
+
+
+def _areas(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """AUROC and average precision, `[2,R]`, by one sort and weighted running sums.
+
+    Equal scores form one step of the curve, so their order does not matter. NaN where a row of
+    `weight` `[R,N]` leaves positives or negatives without weight.
+    """
+    order = np.argsort(-score, kind="stable")
+    score, positive, weight = score[order], positive[order], weight[:, order]
+    steps = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
+    gained = np.add.reduceat(weight * positive, steps, axis=1)  # positives in each step
+    false = np.add.reduceat(weight * ~positive, steps, axis=1)
+    tp, fp = np.cumsum(gained, axis=1), np.cumsum(false, axis=1)
+    p, n = tp[:, -1], fp[:, -1]
+    precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
+    sums = np.stack([(false * (tp - gained / 2)).sum(axis=1), (gained * precision).sum(axis=1)])
+    size = np.stack([p * n, p])
+    return np.divide(sums, size, out=np.full_like(sums, np.nan), where=p * n > 0)
+
+
+def _checked(probs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probs, label = np.asarray(probs, np.float64), np.asarray(label).astype(int)
+    if probs.ndim != 2 or probs.shape[1] < 2 or label.shape != probs.shape[:1]:
+        raise ValueError(f"expected probs [N,K] and label [N], got {probs.shape}, {label.shape}")
+    if not np.isfinite(probs).all():
+        raise ValueError("probabilities are not all finite")
+    if len(label) and not (label.min() >= 0 and label.max() < probs.shape[1]):
+        raise ValueError(f"labels must be in 0..{probs.shape[1] - 1}: leave out unlabelled images")
+    return probs, label
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _text(cell: str) -> str:
+    cell = str(cell)
+    if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        cell = f"'{cell}"
+    return cell.replace("\r", " ")  # csv quotes a line feed, but not this

@@ -1,0 +1,84 @@
+"""Trains and tests one model.
+
+    python -m ssl_gan_jax.main --config=configs/phantom.py --workdir=runs/phantom
+    python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \\
+        --config.data.dir=DIR --workdir=runs/chex
+
+--config=FILE:key=value,... chooses an experiment (each file in configs/ says what its arguments
+are); --config.KEY=VALUE overrides any key of it, such as --config.method.tau=0.8 or
+--config.train.steps=500. A config file is a Python program: run only those that you trust.
+The same command again goes on where it stopped. Exit codes: 0 done, 2 bad input.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ssl_gan_jax import config as config_lib
+from ssl_gan_jax.errors import UserError, check_choice
+
+OURS = __package__ or "ssl_gan_jax"
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs what the flags say."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
+    for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
+        if flag.value is None:
+            raise UserError(f"{name} is missing; try --help")
+    from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
+
+    result = train.run(_CONFIG.value, _WORKDIR.value)
+    if result["test"]:
+        scores = {name: result["test"][name] for name in ("accuracy", "auroc")}
+        line = ", ".join(
+            f"{name} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+            for name, s in scores.items()
+            if s["value"] is not None and s["low"] is not None
+        )
+        logging.info("test, %d images: %s", result["test"]["n"], line)
+    logging.info("%s/result.json, %.0f s", _WORKDIR.value, result["wall_s"])
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with one-line errors.
+
+    Raises:
+      UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    except (AttributeError, KeyError) as error:
+        for text in argv:
+            key = text.split("=")[0].lstrip("-").removeprefix("config.")
+            if text.lstrip("-").startswith("config."):
+                check_choice("--config.", key, config_lib.flat(_CONFIG.value))
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"--config: {error}") from error
+
+
+def cli() -> None:
+    """The command line: errors of the user's in one line, exit code 2."""
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(None)
+    # Orbax tells of every file at this level.
+    handler.addFilter(lambda r: r.levelno >= logging.converter.STANDARD_WARNING or OURS in r.pathname)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    cli()

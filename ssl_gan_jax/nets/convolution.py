@@ -1,0 +1,243 @@
+"""The one convolution of this project: 4x4, stride 2, padding 1, and its transpose.
+
+    strided_conv            x [N,2h,2w,C], kernel [4,4,C,F] -> [N,h,w,F]
+    strided_conv_transpose  y [N,h,w,F],   kernel [4,4,C,F] -> [N,2h,2w,C]   its exact adjoint
+
+DCGAN's discriminator is made of the first and its generator of the second; M's "upsample, then
+convolve 3x3" is the second too, with a kernel made of the 3x3 one (`upsample_kernel`). Each is
+the other's input gradient, and both share one weight gradient, so three bilinear products are
+all that ever runs. XLA computes them well on GPUs and TPUs, but on a CPU its strided input
+gradients are several times slower than the matrix products below, hence three forms of each:
+
+    "xla"     `lax.conv_general_dilated` and its own transposes
+    "matmul"  rearrangements around one matrix product
+    "cpu"     whichever of the two was measured faster for the pass and the shape
+
+`impl="auto"` decides by the platform that the program is compiled for, not by the one that
+happens to trace it. All forms share one kernel layout and agree to rounding.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from ssl_gan_jax.types import Array
+
+_DIMS = ("NHWC", "HWIO", "NHWC")
+
+
+def _space_to_depth(x: Array) -> Array:
+    """[N,2h,2w,C] -> [N,h,w,4C], channels in (row, column, C) order."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // 2, 2, w // 2, 2, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+
+
+def _depth_to_space(x: Array) -> Array:
+    """[N,h,w,4C] -> [N,2h,2w,C]: the inverse."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, 2, 2, c // 4)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
+
+
+def _corners(x: Array) -> Array:
+    """[N,h+1,w+1,C] -> [N,h,w,4C]: each 2x2 neighbourhood side by side."""
+    return jnp.concatenate(
+        [x[:, a : a + x.shape[1] - 1, b : b + x.shape[2] - 1] for a in (0, 1) for b in (0, 1)], -1
+    )
+
+
+def _pad(x: Array) -> Array:
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _patches(x: Array) -> Array:
+    """[N,2h,2w,C] -> [N,h,w,16C]: the 4x4 window of each output pixel (im2col)."""
+    return _corners(_space_to_depth(_pad(x)))
+
+
+def _patch_kernel(kernel: Array) -> Array:
+    """[4,4,C,F] -> [16C,F], rows in the order of `_patches`."""
+    _, _, c, f = kernel.shape
+    return kernel.reshape(2, 2, 2, 2, c, f).transpose(0, 2, 1, 3, 4, 5).reshape(16 * c, f)
+
+
+def _unpatch_kernel(flat: Array) -> Array:
+    """[16C,F] -> [4,4,C,F]: the inverse."""
+    c, f = flat.shape[0] // 16, flat.shape[1]
+    return flat.reshape(2, 2, 2, 2, c, f).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, f)
+
+
+def _conv_xla(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_DIMS)
+
+
+def _conv_cpu(x: Array, kernel: Array) -> Array:
+    if x.shape[1] >= 16 and x.shape[3] > 1:
+        return _conv_xla(x, kernel)
+    return _conv_matmul(x, kernel)
+
+
+def _conv_matmul(x: Array, kernel: Array) -> Array:
+    return _patches(x) @ _patch_kernel(kernel)
+
+
+def _transpose_xla(y: Array, kernel: Array) -> Array:
+    n, h, w, _ = y.shape
+    x = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), y.dtype)
+    return jax.linear_transpose(lambda x: _conv_xla(x, kernel), x)(y)[0]
+
+
+def _phases(kernel: Array) -> Array:
+    """[4,4,C,F] -> [2,2,F,4C]: the transposed convolution as a 2x2 convolution with stride 1.
+
+    Every 2x2 block of the (padded) output depends on a 2x2 neighbourhood of y: the four pixels
+    of the block, the phases, are four groups of output channels.
+    """
+    c, f = kernel.shape[2:]
+    blocks = kernel.reshape(2, 2, 2, 2, c, f)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    return blocks.reshape(2, 2, f, 4 * c)
+
+
+def _transpose_cpu(y: Array, kernel: Array) -> Array:
+    if y.shape[1] >= 8 and kernel.shape[2] > 1:
+        blocks = lax.conv_general_dilated(
+            y, _phases(kernel), (1, 1), ((1, 1), (1, 1)), dimension_numbers=_DIMS
+        )
+        return _depth_to_space(blocks)[:, 1:-1, 1:-1]
+    return _transpose_matmul(y, kernel)
+
+
+def _transpose_matmul(y: Array, kernel: Array) -> Array:
+    phases = _phases(kernel)
+    blocks = _corners(_pad(y)) @ phases.reshape(-1, phases.shape[-1])
+    return _depth_to_space(blocks)[:, 1:-1, 1:-1]
+
+
+def _weight_xla(x: Array, y: Array) -> Array:
+    kernel = jax.ShapeDtypeStruct((4, 4, x.shape[3], y.shape[3]), x.dtype)
+    return jax.linear_transpose(lambda k: _conv_xla(x, k), kernel)(y)[0]
+
+
+def _weight_cpu(x: Array, y: Array) -> Array:
+    if x.shape[1] >= 8 and x.shape[3] > 1:
+        return _weight_xla(x, y)
+    return _weight_matmul(x, y)
+
+
+def _weight_matmul(x: Array, y: Array) -> Array:
+    patches = _patches(x)
+    return _unpatch_kernel(patches.reshape(-1, patches.shape[-1]).T @ y.reshape(-1, y.shape[-1]))
+
+
+_FORMS: dict[str, tuple[Callable[[Array, Array], Array], ...]] = {
+    "xla": (_conv_xla, _transpose_xla, _weight_xla),
+    "cpu": (_conv_cpu, _transpose_cpu, _weight_cpu),
+    "matmul": (_conv_matmul, _transpose_matmul, _weight_matmul),
+}
+
+
+def _product(which: int, impl: str, a: Array, b: Array) -> Array:
+    if impl == "auto":
+        return lax.platform_dependent(a, b, cpu=_FORMS["cpu"][which], default=_FORMS["xla"][which])
+    return _FORMS[impl][which](a, b)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def strided_conv(x: Array, kernel: Array, impl: str = "auto") -> Array:
+    """4x4 convolution with stride 2 and padding 1: [N,2h,2w,C], [4,4,C,F] -> [N,h,w,F]."""
+    return _product(0, impl, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def strided_conv_transpose(y: Array, kernel: Array, impl: str = "auto") -> Array:
+    """The adjoint of `strided_conv` in x: [N,h,w,F], [4,4,C,F] -> [N,2h,2w,C]."""
+    return _product(1, impl, y, kernel)
+
+
+strided_conv.defvjp(
+    lambda x, kernel, impl: (strided_conv(x, kernel, impl), (x, kernel)),
+    lambda impl, saved, g: (
+        strided_conv_transpose(g, saved[1], impl),
+        _product(2, impl, saved[0], g),
+    ),
+)
+strided_conv_transpose.defvjp(
+    lambda y, kernel, impl: (strided_conv_transpose(y, kernel, impl), (y, kernel)),
+    lambda impl, saved, g: (strided_conv(g, saved[1], impl), _product(2, impl, g, saved[0])),
+)
+
+
+def upsample_kernel(kernel: Array) -> Array:
+    """[3,3,F,C] -> [4,4,C,F] such that `strided_conv_transpose` with the result equals
+    nearest-neighbour upsampling by 2 followed by a 3x3 convolution with padding 1.
+
+    A pixel copied into a 2x2 block and then spread by 3x3 weights reaches a 4x4 block: the 3x3
+    kernel, flipped, summed over the four copies. It takes 16 products a pixel where the two
+    separate steps take 36.
+    """
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    return sum(
+        jnp.pad(flipped, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in (0, 1) for b in (0, 1)
+    )
+
+
+class StridedConv(nn.Module):
+    """`strided_conv` with a bias, [N,2h,2w,C] -> [N,h,w,features]."""
+
+    features: int
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
+        y = strided_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+class StridedConvTranspose(nn.Module):
+    """Transposed convolution with a bias, [N,h,w,F] -> [N,2h,2w,features].
+
+    With `upsample` the weights are those of a 3x3 convolution after nearest-neighbour upsampling
+    (kernel [3,3,F,features]) instead of a free 4x4 kernel (kernel [4,4,features,F]).
+    """
+
+    features: int
+    upsample: bool = False
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, y: Array) -> Array:
+        if self.upsample:
+            shape = (3, 3, y.shape[-1], self.features)
+            kernel = upsample_kernel(self.param("kernel", self.kernel_init, shape))
+        else:
+            shape = (4, 4, self.features, y.shape[-1])
+            kernel = self.param("kernel", self.kernel_init, shape)
+        x = strided_conv_transpose(y.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            x += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return x
+
+
+def stages(size: int, smallest: int) -> int:
+    """How many halvings lead from `size` to `smallest`.
+
+    Raises:
+      ValueError: `size` is not a power-of-two multiple of `smallest`.
+    """
+    n = int(math.log2(size / smallest)) if size >= smallest else -1
+    if n < 1 or smallest * 2**n != size:
+        raise ValueError(f"image size {size}: use a power of two from 32 to 256")
+    return n

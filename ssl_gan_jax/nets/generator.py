@@ -1,0 +1,55 @@
+"""The generators of both papers: z [N,Z] -> images [N,size,size,1] in [-1,1]."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ssl_gan_jax.nets.convolution import StridedConvTranspose, stages
+from ssl_gan_jax.nets.norm import BatchNorm, VirtualBatchNorm
+from ssl_gan_jax.types import Array
+
+_INIT = nn.initializers.normal(0.02)
+
+
+class Generator(nn.Module):
+    """z is projected to a small map, which each stage doubles; tanh at the end.
+
+    kind "upsample" (M section 2.2): 8x8, then upsampling and 3x3 convolution, leaky ReLU. Four
+      stages reach M's 128x128.
+    kind "dcgan" (H; Radford et al. 2015): 4x4, then 4x4 transposed convolutions, ReLU. Four
+      stages reach H's 64x64.
+
+    Channels fall by half a stage and end with `width` before the image, at most 8 `width`: 512,
+    256, 128, 64 for width 64 at 64x64.
+    """
+
+    size: int
+    kind: str = "dcgan"
+    width: int = 64
+    norm: str = "batch"  # or "virtual"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array, train: bool, reference: Array | None = None) -> Array:
+        """Generates; `reference` [R,Z] is virtual batch norm's, and the result leaves it out."""
+        upsample = self.kind == "upsample"
+        smallest = 8 if upsample else 4
+        n = stages(self.size, smallest)
+        widths = [min(2**i, 8) * self.width for i in reversed(range(n))]
+        references = 0 if reference is None else len(reference)
+
+        def normalise_and_activate(h: Array) -> Array:
+            norm = VirtualBatchNorm(references) if self.norm == "virtual" else BatchNorm()
+            h = norm(h, train)
+            return nn.leaky_relu(h, 0.2) if upsample else nn.relu(h)
+
+        h = z if reference is None else jnp.concatenate([reference, z])
+        # The bias would be taken out again by the normalisation that follows.
+        project = nn.Dense(
+            smallest**2 * widths[0], use_bias=False, kernel_init=_INIT, dtype=self.dtype
+        )
+        h = normalise_and_activate(project(h).reshape(-1, smallest, smallest, widths[0]))
+        for width in widths[1:]:
+            h = StridedConvTranspose(width, upsample, use_bias=False, dtype=self.dtype)(h)
+            h = normalise_and_activate(h)
+        x = StridedConvTranspose(1, upsample, dtype=self.dtype)(h)
+        return jnp.tanh(x[references:].astype(jnp.float32))

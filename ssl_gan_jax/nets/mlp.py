@@ -1,0 +1,56 @@
+"""The fully connected networks of Salimans et al. 2016 for MNIST, with their published settings."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ssl_gan_jax.nets.discriminator import Noise
+from ssl_gan_jax.nets.norm import BatchNorm, WeightNorm
+from ssl_gan_jax.types import Array
+
+
+class MlpGenerator(nn.Module):
+    """500-500 softplus units with batch norm, then sigmoid pixels; z ~ U(0,1)^100.
+
+    The last layer's weight vectors have length 1 (weight norm without a scale), as in their code.
+    """
+
+    size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array, train: bool, reference: Array | None = None) -> Array:
+        """z [N,Z] -> images [N,size,size,1] in [-1,1]; `reference` must be None."""
+        del reference
+        h = z
+        init = nn.initializers.normal(0.05)
+        for _ in range(2):
+            h = nn.Dense(500, use_bias=False, kernel_init=init, dtype=self.dtype)(h)
+            h = nn.softplus(BatchNorm()(h, train))
+        v = self.param("kernel", init, (h.shape[-1], self.size**2))
+        bias = self.param("bias", nn.initializers.zeros, (self.size**2,))
+        w = v / jnp.linalg.norm(v, axis=0)
+        x = nn.sigmoid((h @ w.astype(self.dtype)).astype(jnp.float32) + bias)
+        return 2 * x.reshape(-1, self.size, self.size, 1) - 1
+
+
+class MlpDiscriminator(nn.Module):
+    """1000-500-250-250-250 ReLU units with weight norm; noise .3 on the input, .5 after each."""
+
+    outputs: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Array, train: bool, reference: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Images [N,H,W,1] -> logits [N,outputs] float32 and the last 250 units as features."""
+        del reference
+        # Their pixels, and so the size of their noise, live in [0,1].
+        h = Noise(0.3)((x.reshape(len(x), math.prod(x.shape[1:])) + 1) / 2, train)
+        for width in (1000, 500, 250, 250, 250):
+            features = nn.relu(WeightNorm(width, dtype=self.dtype)(h))
+            h = Noise(0.5)(features, train)
+        logits = WeightNorm(self.outputs, learn_scale=True, dtype=self.dtype)(h)
+        return logits.astype(jnp.float32), features.astype(jnp.float32)

@@ -1,0 +1,288 @@
+"""A checkpoint comes back bit for bit, or is refused: never wrong weights, never a silent start."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_gan_jax import checkpoint
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.types import Player, TrainState
+
+
+def small_state(seed=0, step=3):
+    """All that a state may hold: bfloat16, int32 scalars, a typed key, {}, None, empty arrays."""
+    rng = np.random.default_rng(seed)
+    params = {
+        "Conv_0": {
+            "kernel": jnp.asarray(rng.normal(size=(3, 3, 1, 4)), jnp.float32),
+            "scale": jnp.asarray(rng.normal(size=7), jnp.bfloat16),
+        }
+    }
+    odd = jnp.asarray([np.nan, np.inf, -0.0, 1e-45], jnp.float32)
+    opt = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(params)
+    player = Player(params=params, stats={}, opt=opt, ema={"params": params, "batch_stats": {}})
+    other = Player(params={"odd": odd}, stats=None, opt=(), ema={"none": jnp.zeros((0, 3))})
+    return TrainState(
+        step=jnp.int32(step),
+        rng=jax.random.key(seed, impl="rbg"),
+        players={"classifier": player, "generator": other},
+        reference={},
+    )
+
+
+def same_bits(a, b):
+    """Whether two states are equal in structure, dtype and every bit."""
+    raw = [jax.tree.map(checkpoint._raw, tree) for tree in (a, b)]
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.dtype == y.dtype
+        and x.shape == y.shape
+        and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(*map(jax.tree.leaves, raw), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with checkpoints 1 and 2, to be copied."""
+    folder = tmp_path_factory.mktemp("two")
+    for step in (1, 2):
+        checkpoint.save(folder, step, small_state(step, step), {"at": step})
+    return folder
+
+
+@pytest.fixture
+def folder(two, tmp_path):
+    return Path(shutil.copytree(two, tmp_path / "checkpoints"))
+
+
+def test_a_state_comes_back_bit_for_bit_into_zeros_or_shapes(folder):
+    like = jax.tree.map(jnp.zeros_like, small_state())
+    for target in (like, jax.eval_shape(small_state)):
+        state, meta = checkpoint.restore(folder, target)
+        assert same_bits(state, small_state(2, 2)) and meta == {"at": 2}
+        assert isinstance(state.players["classifier"].opt[1][0], optax.ScaleByAdamState)
+        draw = jax.random.normal(state.rng, (4,))
+        np.testing.assert_array_equal(draw, jax.random.normal(small_state(2).rng, (4,)))
+    state, meta = checkpoint.restore_step(folder, 1, like)
+    assert same_bits(state, small_state(1, 1)) and meta == {"at": 1}
+
+
+def test_nothing_to_restore(tmp_path):
+    assert checkpoint.restore(tmp_path / "none", small_state()) is None
+    assert checkpoint.steps(tmp_path / "none") == []
+
+
+def test_a_flipped_bit_anywhere_is_noticed(folder):
+    rng = np.random.default_rng(0)
+    files = [path for path in (folder / "2").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        raw = path.read_bytes()
+        for bit in rng.choice(len(raw) * 8, size=min(len(raw) * 8, 40), replace=False):
+            flipped = bytearray(raw)
+            flipped[bit // 8] ^= 1 << (bit % 8)
+            path.write_bytes(flipped)
+            assert checkpoint._fault(folder / "2"), (path, bit)
+        path.write_bytes(raw)
+    assert checkpoint._fault(folder / "2") is None
+
+
+def damages(path):
+    raw = path.read_bytes()
+    yield "truncated", lambda: path.write_bytes(raw[:-1])
+    yield "emptied", lambda: path.write_bytes(b"")
+    yield "deleted", path.unlink
+    yield "longer", lambda: path.write_bytes(raw + b"\n")
+    path.write_bytes(raw)
+
+
+def test_any_damaged_file_falls_back_to_the_step_before(folder, caplog):
+    before = small_state(1, 1)
+    for path in sorted(p for p in (folder / "2").rglob("*") if p.is_file()):
+        raw = path.read_bytes()
+        for what, damage in damages(path):
+            caplog.clear()
+            damage()
+            assert checkpoint._fault(folder / "2"), (path, what)
+            if what == "truncated":  # one restoring per file is enough
+                state, meta = checkpoint.restore(folder, before)
+                assert same_bits(state, before) and meta == {"at": 1}
+                assert f"{folder}/2 is damaged" in caplog.text and path.name in caplog.text
+                with pytest.raises(UserError, match=path.name):
+                    checkpoint.restore_step(folder, 2, before)
+            path.write_bytes(raw)
+    assert checkpoint.restore(folder, before)[1] == {"at": 2}
+
+
+def test_a_file_too_many_or_a_renamed_step_is_damage(folder):
+    (folder / "2").rename(folder / "5")
+    assert "manifest.json was changed" in checkpoint._fault(folder / "5")
+    (folder / "1" / "state" / "d" / "extra").write_text("")
+    assert "does not belong" in checkpoint._fault(folder / "1")
+
+
+def test_all_damaged_is_an_error_and_not_a_fresh_start(folder):
+    (folder / "1" / "manifest.json").unlink()
+    (folder / "2" / "state" / "_METADATA").write_bytes(b"")
+    with pytest.raises(UserError, match=r"all checkpoints \(1, 2\) are damaged"):
+        checkpoint.restore(folder, small_state())
+
+
+def test_a_damaged_step_is_written_anew_and_training_goes_on(folder):
+    (folder / "2" / "state" / "_METADATA").write_bytes(b"")
+    checkpoint.save(folder, 2, small_state(7, 2), {"at": "again"})
+    state, meta = checkpoint.restore(folder, small_state())
+    assert same_bits(state, small_state(7, 2)) and meta == {"at": "again"}
+
+
+def test_what_an_interrupted_save_leaves_is_never_taken_and_goes(folder):
+    shutil.copytree(folder / "2", folder / "3.tmp")
+    (folder / "4.orbax-checkpoint-tmp").mkdir()
+    assert checkpoint.restore(folder, small_state())[1] == {"at": 2}
+    assert checkpoint.steps(folder) == [1, 2]
+    checkpoint.save(folder, 3, small_state(), {})
+    assert sorted(p.name for p in folder.iterdir()) == ["2", "3"]
+
+
+KILLED = """
+import sys, threading, time, os
+from tests.test_checkpoint import small_state
+from ssl_gan_jax import checkpoint
+state = small_state(1, 1)
+for step in range(1, 10_000):
+    checkpoint.save(sys.argv[1], step, state, {"at": step})
+    print(step, flush=True)
+"""
+
+
+def test_sigkill_during_saves_leaves_a_sound_newest_step(tmp_path):
+    root = Path(__file__).parent.parent
+    rng = np.random.default_rng(0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        cwd=root,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(3):
+        process.stdout.readline()
+    with pytest.raises(subprocess.TimeoutExpired):  # somewhere within a save
+        process.wait(rng.uniform(0.0, 0.2))
+    process.kill()
+    done = int(([3] + process.stdout.read().split())[-1])
+    process.wait()
+    state, meta = checkpoint.restore(tmp_path, small_state())
+    assert meta["at"] >= done and same_bits(state, small_state(1, 1))
+
+
+def test_old_steps_go_but_for_the_last_two_and_the_best(tmp_path):
+    state = {"w": jnp.ones(3)}
+    for step in range(1, 7):
+        checkpoint.save(tmp_path, step, state, {}, keep=[2])
+    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+    checkpoint.save(tmp_path, 4, state, {})  # a run that went back leaves later steps alone
+    assert checkpoint.steps(tmp_path) == [2, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda k: k.astype(jnp.bfloat16), "bfloat16"),
+        (lambda k: k[..., :2], r"float32\[3,3,1,2\]"),
+        (lambda k: {"in": k}, r"\['kernel'\]\['in'\]|missing"),
+        (lambda k: None, "missing"),
+    ],
+)
+def test_another_dtype_shape_or_structure_is_refused_by_name(folder, change, named):
+    state = small_state()
+    layer = state.players["classifier"].params["Conv_0"]
+    layer["kernel"] = change(layer["kernel"])
+    with pytest.raises(UserError, match=r"\.players\['classifier'\]\.\w*.*" + named):
+        checkpoint.restore(folder, state)
+
+
+def test_another_kind_of_key_is_refused(folder):
+    with pytest.raises(UserError, match=r"\.rng is key<rbg>\[\] .* key<fry>\[\]"):
+        checkpoint.restore(folder, small_state().replace(rng=jax.random.key(0)))
+
+
+def test_meta_is_json_and_the_manifest_names_every_array(folder):
+    manifest = json.loads((folder / "2" / "manifest.json").read_text())
+    assert set(manifest) == {"step", "meta", "leaves", "files", "sha256"}
+    assert manifest["leaves"][".players['classifier'].params['Conv_0']['scale']"] == "bfloat16[7]"
+    with pytest.raises(ValueError, match="JSON"):
+        checkpoint.save(folder, 3, small_state(), {"loss": float("nan")})
+    assert checkpoint.steps(folder) == [1, 2]
+
+
+def test_a_full_disk_leaves_the_old_checkpoints(folder):
+    big = {"w": jnp.asarray(np.random.default_rng(0).normal(size=100_000), jnp.float32)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(UserError, match=rf"{folder}: cannot save step 3 \(File too large\)"):
+            checkpoint.save(folder, 3, big, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+    assert checkpoint.restore(folder, small_state())[1] == {"at": 2}
+
+
+def test_a_folder_that_is_none_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        with pytest.raises(UserError, match="file"):
+            checkpoint.save(path, 1, {"w": jnp.ones(1)}, {})
+        with pytest.raises(UserError, match="file"):
+            checkpoint.restore(path, {"w": jnp.ones(1)})
+
+
+TWO_PROCESSES = """
+import sys, jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), initialization_timeout=30)
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from ssl_gan_jax import checkpoint
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+shardings = {"key": NamedSharding(mesh, P()), "w": NamedSharding(mesh, P("data"))}
+make = lambda: {"key": jax.random.key(5), "w": jnp.arange(8.0)}
+state = jax.jit(make, out_shardings=shardings)()
+checkpoint.save(sys.argv[3], 1, state, {"at": 1})
+back, meta = checkpoint.restore(sys.argv[3], state)
+assert back["w"].sharding == state["w"].sharding and meta == {"at": 1}
+"""
+
+
+def test_two_processes_save_what_one_restores(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, address, str(i), str(tmp_path)],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+        for i in range(2)
+    ]
+    try:
+        assert [process.wait(60) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    state = {"key": jax.random.key(5), "w": jnp.arange(8.0)}
+    back, _ = checkpoint.restore(tmp_path, jax.tree.map(jnp.zeros_like, state))
+    assert same_bits(back, state)
