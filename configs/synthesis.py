@@ -1,7 +1,7 @@
 """M section 2.2, Fig. 4: an unsupervised GAN makes 128x128 chest X-rays, one GAN for each class.
 
-    --config=configs/synthesis.py:only=NORMAL,seed=0 --config.data.dir=DIR
-    --config=configs/synthesis.py:only=PNEUMONIA,seed=0 --config.data.dir=DIR
+    --config=configs/synthesis.py:only=normal,seed=0 --config.data.dir=DIR
+    --config=configs/synthesis.py:only=pneumonia,seed=0 --config.data.dir=DIR
 
 On Kermany's training images; `data=folder` (or another source) and `only=CLASS` for others, an
 empty `only` for all images together. M trains 500 epochs on PLCO.
@@ -14,11 +14,11 @@ from ssl_gan_jax.config import base, parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config; `arg` as in the docstring of the file."""
-    a = parse_arg(arg, data="kermany", only="NORMAL", seed=0, size=128, width=32, steps=3000)
+    a = parse_arg(arg, data="kermany", only="normal", seed=0, size=128, width=32, steps=3000)
     config = base("dcgan", data=a.data, size=a.size, seed=a.seed)
     config.data.only_class = a.only
     config.method.width = a.width
-    config.train.batch_size = 32
+    config.train.batch_size = 16
     config.train.steps = a.steps
     config.train.checkpoint_every = config.train.sample_every = 250
     return config

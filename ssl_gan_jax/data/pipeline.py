@@ -15,7 +15,8 @@ from ssl_gan_jax.types import Batch
 
 LABELLED, UNLABELLED = 0, 1  # the two streams, part of their shuffle seeds
 _BLOCK = 64  # steps whose indices are computed at once
-_SMALL = 512  # images, see `_permuted_small`
+_SMALL = 512  # images; below, `random_index_shuffle` is slow: it ciphers 10 bits until one fits
+_TWENTY_BITS = np.int64(2**20 - 1)
 
 
 def batches(
@@ -69,6 +70,7 @@ def batches(
     )
 
     label = np.asarray(label, np.int32)
+    labelled, unlabelled = (np.asarray(rows, np.int64) for rows in (labelled, unlabelled))
     order = zip(
         _order(len(labelled), batch_size, (seed, LABELLED), start, steps),
         _order(len(unlabelled), unlabeled_batch, (seed, UNLABELLED), start, steps),
@@ -87,11 +89,23 @@ def _order(
         yield from (np.zeros(0, np.int64) for _ in range(start, steps))
         return
     tf = quiet.tensorflow()
+    places = tf.range(n, dtype=tf.int64)
 
     def indices(step):  # noqa: ANN001, ANN202 - [S] int64 -> [S, batch]
-        position = step[:, None] * batch + tf.range(batch, dtype=tf.int64)
-        permuted = _permuted_small if n <= _SMALL else _permuted
-        return tf.reshape(permuted(tf, tf.reshape(position, [-1]), n, seed), [-1, batch])
+        position = tf.reshape(step[:, None] * batch + tf.range(batch, dtype=tf.int64), [-1])
+        first, last = position[0] // n, position[-1] // n
+        seeds = _epoch_seeds(tf, seed, tf.range(first, last + 1))
+        if n > _SMALL:
+            of_position = tf.gather(seeds, position // n - first)
+            index = tf.random_index_shuffle(position % n, of_position, places[-1], rounds=8)
+        else:  # shuffle numbers of 20 bits, and take the order in which they come
+            epochs = tf.shape(seeds)[:1]
+            draws = tf.random_index_shuffle(
+                tf.tile(places, epochs), tf.repeat(seeds, n, axis=0), _TWENTY_BITS, rounds=8
+            )
+            orders = tf.reshape(tf.argsort(tf.reshape(draws, [-1, n])), [-1])
+            index = tf.cast(tf.gather(orders, position - first * n), tf.int64)
+        return tf.reshape(index, [-1, batch])
 
     dataset = tf.data.Dataset.range(start, steps).batch(_BLOCK).map(indices).prefetch(2)
     options = tf.data.Options()
@@ -100,24 +114,10 @@ def _order(
         yield from block
 
 
-def _permuted(tf, position, n, seed):  # noqa: ANN001, ANN202
-    """Index at each position: that of its place in the epoch, shuffled by (seed, epoch)."""
-    seeds = _seeds(tf, seed, position // n)
-    return tf.random_index_shuffle(position % n, seeds, tf.constant(n - 1, tf.int64))
-
-
-def _permuted_small(tf, position, n, seed):  # noqa: ANN001, ANN202
-    """The same for few images, where TensorFlow's shuffle is slow: it ciphers numbers of 10 bits
-    and more, again and again until one falls below n. Their rank among the epoch's serves as well.
-    """
-    epochs = tf.range(position[0] // n, position[-1] // n + 1)
-    seeds = _seeds(tf, seed, tf.repeat(epochs, n))
-    places = tf.tile(tf.range(n, dtype=tf.int64), tf.shape(epochs))
-    draws = tf.random_index_shuffle(places, seeds, tf.constant(2**20 - 1, tf.int64))
-    orders = tf.argsort(tf.reshape(draws, [-1, n]))
-    return tf.gather(tf.reshape(orders, [-1]), position - epochs[0] * n)
-
-
-def _seeds(tf, seed, epoch):  # noqa: ANN001, ANN202
-    """[M] epochs -> [M,3] seeds of `random_index_shuffle`."""
-    return tf.stack([tf.fill(tf.shape(epoch), tf.constant(s, tf.int64)) for s in seed] + [epoch], 1)
+def _epoch_seeds(tf, seed, epochs):  # noqa: ANN001, ANN202
+    """[E] epochs -> [E,3] int64, hashed: of plain counters `random_index_shuffle` uses 8 bits."""
+    words = []
+    for word in range(3):
+        key = [tf.fill(tf.shape(epochs), tf.constant(part, tf.int64)) for part in (*seed, word)]
+        words.append(tf.bitcast(tf.fingerprint(tf.stack([epochs, *key], axis=1)), tf.int64))
+    return tf.stack(words, axis=1)

@@ -1,8 +1,6 @@
 """A data set, prepared once into the user's cache and read into memory."""
 
 import contextlib
-import csv
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -17,10 +15,10 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax.data import images, quiet, sources
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import UserError, check_choice
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, SourceBuilder
+    from ssl_gan_jax.data.source import Index, SourceBuilder, SourceConfig
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,20 @@ def load(
         UserError: unknown name or option, a layout that is not the published one, too many
             unreadable images, a cache that cannot be written or is damaged.
     """
-    if equalize not in images.EQUALIZE:
-        raise UserError(f"equalize={equalize!r}: use one of {images.EQUALIZE}")
+    check_choice("data.equalize", equalize, images.EQUALIZE)
     if size < 1:
-        raise UserError(f"size={size}: give the side of the images in pixels")
+        raise UserError(f"data.size={size}: give the side of the images in pixels")
     source = _find(name)
+    data_dir = Path(data_dir).expanduser() if data_dir else None
     index = _index(name, source, data_dir, builder_options)
-    builder = _prepared(name, source, data_dir, index, size, equalize, cache_dir, builder_options)
-    quarantined = _read_quarantine(builder)
-    _check_quarantine(quarantined, len(index.rows), max_unreadable, builder)
-    return _read(builder, index, quarantined)
+    key = _fingerprint(data_dir, index, builder_options)
+    config = source.Builder.builder_config_cls(
+        f"{size}px-{equalize}-{key}", size=size, equalize=equalize, options=builder_options
+    )
+    builder = _prepared(source.Builder, config, _cache(cache_dir), data_dir)
+    records = _read(builder, index)
+    _check_unreadable(records.quarantined, len(index.rows), max_unreadable, builder.data_dir)
+    return records
 
 
 def names() -> list[str]:
@@ -84,81 +86,66 @@ def names() -> list[str]:
 
 
 def _find(name: str) -> ModuleType:
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0)
-        raise UserError(
-            f"unknown data set {name!r}, did you mean {near[0]!r}? known: {', '.join(names())}"
-        )
-    quiet.tensorflow()
+    check_choice("data.name", name, names())
     return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
 
 
 def _index(
-    name: str, source: ModuleType, data_dir: str | Path | None, options: dict[str, Any]
+    name: str, source: ModuleType, data_dir: Path | None, options: dict[str, Any]
 ) -> "Index":
-    parameters = list(inspect.signature(source.index).parameters)[1:]
-    if unknown := sorted(set(options) - set(parameters)):
-        raise UserError(f"data set {name!r} has no option {unknown[0]!r}; it has {parameters}")
-    if source.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS is None:
+    known = list(inspect.signature(source.index).parameters)[1:]
+    for option in options:
+        check_choice(f"options of data set {name!r}", option, known)
+    if (instructions := source.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS) is None:
         return source.index(None, **options)
-    if not data_dir or not Path(data_dir).is_dir():
+    if not data_dir or not data_dir.is_dir():
         raise UserError(
-            f"data.dir={str(data_dir or '')!r} is no folder. Data set {name!r}: "
-            + " ".join(source.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            f"data.dir={str(data_dir or '')!r} is no folder. For data set {name!r}, "
+            + " ".join(instructions.split())
         )
-    return source.index(Path(data_dir), **options)
+    index = source.index(data_dir, **options)
+    if not index.rows:
+        raise UserError(
+            f"no image in {data_dir}. For data set {name!r}, {' '.join(instructions.split())}"
+        )
+    return index
 
 
 def _prepared(
-    name: str,
-    source: ModuleType,
-    data_dir: str | Path | None,
-    index: "Index",
-    size: int,
-    equalize: str,
-    cache_dir: str | Path | None,
-    options: dict[str, Any],
+    builder_class: "type[SourceBuilder]",
+    config: "SourceConfig",
+    cache: Path,
+    data_dir: Path | None,
 ) -> "SourceBuilder":
     """Return the builder of a finished preparation. TFDS renames its folder when it is complete."""
     import tensorflow_datasets as tfds
 
-    from ssl_gan_jax.data.source import SourceConfig
-
-    cache = Path(
-        cache_dir or os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
-    ).expanduser()
-    key = _fingerprint(data_dir, index, options)
-    config = SourceConfig(
-        f"{size}px-{equalize}-{key}", size=size, equalize=equalize, options=options
-    )
-
-    def make() -> "SourceBuilder":
-        return source.Builder(data_dir=cache, config=config)
-
-    try:
-        with quiet.tfds_chatter():
-            builder = make()
-            if builder.is_prepared():
-                return builder
-            logging.info("Preparing %s: %d images in %s", name, len(index.rows), builder.data_dir)
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(
-                    manual_dir=data_dir, try_download_gcs=False
-                )
-            )
-    except OSError as error:
-        if make().is_prepared():  # another process finished the same preparation first
-            return make()
-        raise UserError(
-            f"cannot write prepared images to {cache}: {error.strerror or error}; "
-            "set SSL_GAN_JAX_CACHE to a folder with room"
-        ) from error
+    downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
+    with quiet.tfds_chatter():
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: nobody else's
+            builder = builder_class(data_dir=cache, config=config)
+            if not builder.is_prepared():
+                logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
+                builder.download_and_prepare(download_config=downloads)
+        except OSError as error:
+            builder = builder_class(data_dir=cache, config=config)
+            if not builder.is_prepared():  # else another process finished the same one first
+                raise UserError(
+                    f"cannot write prepared images to {cache}: {error.strerror or error}; "
+                    "set SSL_GAN_JAX_CACHE to a folder with room"
+                ) from error
     return builder
 
 
-def _fingerprint(data_dir: str | Path | None, index: "Index", options: dict[str, Any]) -> str:
+def _cache(cache_dir: str | Path | None) -> Path:
+    default = os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
+    return Path(cache_dir or default).expanduser()
+
+
+def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr((index.classes, sorted(options.items()))).encode())
-    digest.update(str(Path(data_dir).resolve()).encode() if data_dir else b"")
+    digest.update(str(data_dir and data_dir.resolve()).encode())
     for row in index.rows:
         digest.update(repr(tuple(row)).encode())
     for path in index.files:
@@ -168,34 +155,26 @@ def _fingerprint(data_dir: str | Path | None, index: "Index", options: dict[str,
     return digest.hexdigest()[:16]
 
 
-def _read_quarantine(builder: "SourceBuilder") -> tuple[tuple[str, str], ...]:
-    from ssl_gan_jax.data.source import QUARANTINE
-
-    with open(Path(builder.data_dir) / QUARANTINE, newline="", encoding="utf-8") as file:
-        return tuple((path, reason) for path, reason in list(csv.reader(file))[1:])
-
-
-def _check_quarantine(
-    quarantined: tuple[tuple[str, str], ...], total: int, limit: float, builder: "SourceBuilder"
+def _check_unreadable(
+    quarantined: tuple[tuple[str, str], ...], total: int, limit: float, prepared_dir: str
 ) -> None:
     if not quarantined:
         return
     first = "; ".join(f"{path}: {reason}" for path, reason in quarantined[:3])
     count = f"{len(quarantined)} of {total} images cannot be read ({first})"
     if len(quarantined) > limit * total:
-        raise UserError(f"{count}: repair or remove them, or raise max_unreadable={limit}")
-    logging.warning("%s; left out and listed in %s/quarantine.csv", count, builder.data_dir)
+        raise UserError(f"{count}: repair or remove them, or raise data.max_unreadable={limit}")
+    logging.warning("%s; left out and listed in %s/quarantine.csv", count, prepared_dir)
 
 
-def _read(
-    builder: "SourceBuilder", index: "Index", quarantined: tuple[tuple[str, str], ...]
-) -> Records:
+def _read(builder: "SourceBuilder", index: "Index") -> Records:
     tf = quiet.tensorflow()
     try:
         with quiet.tfds_chatter():
             examples = builder.as_dataset(split="images", batch_size=-1)
         columns = {key: value.numpy() for key, value in examples.items()}
-    except tf.errors.OpError as error:
+        quarantined = builder.quarantined()
+    except (tf.errors.OpError, OSError) as error:
         raise UserError(f"{builder.data_dir} is damaged: delete it, and run again") from error
     if len(columns["path"]) + len(quarantined) != len(index.rows):
         raise UserError(f"{builder.data_dir} is incomplete: delete it, and run again")

@@ -22,7 +22,7 @@ from ssl_gan_jax.errors import UserError
 quiet.tensorflow()  # before TFDS imports it with all its noise
 
 UNLABELLED = -1
-QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason of what could not be read
+_QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
 
@@ -64,13 +64,15 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def open_arrays(data_dir: Path, stem: str) -> tuple[Path, Mapping[str, np.ndarray]]:
+def open_arrays(
+    data_dir: Path, stem: str, names: Sequence[str]
+) -> tuple[Path, Mapping[str, np.ndarray]]:
     """Open `<stem>.npz`, in `data_dir` or in a folder `<stem>` of it, and refuse pickled arrays."""
     for path in (data_dir / stem / f"{stem}.npz", data_dir / f"{stem}.npz"):
         if path.is_file():
             try:
                 with np.load(path, allow_pickle=False) as arrays:
-                    return path, dict(arrays)
+                    return path, {name: arrays[name] for name in names}
             except Exception as error:  # zip, header or pickle: what a damaged file raises varies
                 raise UserError(f"{path} cannot be read ({error}): download it again") from error
     raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
@@ -124,6 +126,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """List the data set; raise `UserError` where the layout is not the published one."""
         raise NotImplementedError
 
+    def quarantined(self) -> tuple[tuple[str, str], ...]:
+        """Return (path, reason) of each image that the finished preparation could not read."""
+        with open(self.data_path / _QUARANTINE, newline="", encoding="utf-8") as file:
+            return tuple((path, reason) for path, reason in list(csv.reader(file))[1:])
+
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
         # Found by import path, so TFDS's global table of names (it has an `mnist`) is left alone.
         super().__init_subclass__(skip_registration=True, **kwargs)
@@ -161,7 +168,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if len(unreadable) == len(index.rows):
             path, reason = unreadable[0]
             raise UserError(f"none of the {len(unreadable)} images can be read; {path}: {reason}")
-        with open(self.data_path / QUARANTINE, "w", newline="", encoding="utf-8") as file:
+        with open(self.data_path / _QUARANTINE, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "reason"), *unreadable])
 
     def _prepare_all(

@@ -103,7 +103,7 @@ def _from_table(data_dir: Path) -> _Found:
                 )
             found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
     except csv.Error as error:
-        raise UserError(f"{TABLE} row {reader.line_num}: {error}") from error
+        raise UserError(f"{TABLE} row {reader.line_num + 1}: {error}") from error
     if not found:
         raise UserError(f"{TABLE} lists no image")
     return found

@@ -1,0 +1,1 @@
+"""Made chest radiographs, normal or with an enlarged heart: no data needed."""

@@ -41,13 +41,13 @@ class Site(NamedTuple):
     photons: float  # effective number a pixel in the open beam, whatever the pixel's size
     scatter: float  # part of the mean signal that veils the picture
     contrast: tuple[float, float]  # slope of the detector curve, 1 / (unit of log exposure)
-    gamma: float  # of the display curve
+    gamma: float  # of the display curve; below 1 washes out
     marker: str
 
 
 SITES = {  # A: standing, digital, anti-scatter grid; B: at the bedside, older plates, no grid
     "A": Site((14.0, 0.9), (2.8, 0.6), (33.5, 1.3), 0.8, 2.0, 8e4, 0.15, (0.9, 0.1), 1.0, "L"),
-    "B": Site((14.8, 1.1), (3.8, 0.9), (37.0, 2.0), 1.3, 3.5, 2e4, 0.35, (1.2, 0.2), 1.2, "R"),
+    "B": Site((14.8, 1.1), (3.8, 0.9), (37.0, 2.0), 1.3, 3.5, 2e4, 0.35, (1.2, 0.2), 0.8, "R"),
 }
 
 
@@ -127,7 +127,7 @@ class Radiograph(NamedTuple):
 
 
 def draw_patient(rng: np.random.Generator, site: Site) -> Patient:
-    """An adult; the ratio is spread evenly about 0.5, with no gap."""
+    """An adult; the ratio is spread smoothly over the limit of 0.5, with no gap."""
     vary = _vary(rng)
     half_width = vary(*site.half_width)
     return Patient(
@@ -219,7 +219,7 @@ def line_integral(patient: Patient, view: View, x: np.ndarray, y: np.ndarray) ->
     w, depth, fat = half_width(patient, view), patient.half_depth, patient.fat
     side, turn = np.abs(x), math.sin(view.yaw)
 
-    # Air: the lungs less what stands in them. All lie about z = 0, so the union is the greatest.
+    # Air: the lungs less what stands in them. As if all lay about one z: the union is the greatest.
     dome = patient.dome - 3.0 * view.breath
     domes = [(-1, dome), (1, dome + patient.dome_step)]
     organs = [part.chord(x, y) for part in heart(patient, view)]
@@ -233,8 +233,8 @@ def line_integral(patient: Patient, view: View, x: np.ndarray, y: np.ndarray) ->
     organs += [
         Ellipsoid(z + 0.3, -2.0, patient.pedicle, 12.0, 0.6 * depth).chord(x, y),
         Ellipsoid(z + 2.4, -6.2, knob, 1.1 * knob, 1.2 * knob).chord(x, y),
-        Ellipsoid(z + 3.6, -2.6, 2.2, 1.6, 1.0, 0.5).chord(x, y),  # left hilum, the higher one
-        Ellipsoid(z - 3.4, -1.2, 1.7, 2.7, 1.0, 0.3).chord(x, y),
+        Ellipsoid(z + 3.6, -2.6, 2.2, 1.6, 1.3, 0.5).chord(x, y),  # left hilum, the higher one
+        Ellipsoid(z - 3.4, -1.2, 1.7, 2.7, 1.3, 0.3).chord(x, y),
     ]
     air = np.maximum(lungs(patient, view, x, y) - np.maximum.reduce(organs), 0)
     vessels, uneven = _texture(patient, x, y)
@@ -314,11 +314,12 @@ def expose(
     passed += site.scatter * passed.mean()  # scatter is so wide that it is nearly flat
     counts = rng.poisson(view.photons * passed)
     density = -np.log((counts + 1) / view.photons).astype(np.float32)
-    middle = density[size // 4 : -size // 4, size // 4 : -size // 4].mean()  # automatic exposure
+    edge = size // 4
+    middle = density[edge : size - edge, edge : size - edge].mean()  # automatic exposure
     shown = 1 / (1 + np.exp(-view.contrast * (density - middle + view.exposure)))
     low, high = np.quantile(shown, (0.005, 0.995))
     shown = np.clip((shown - low) / (high - low), 0, 1) ** site.gamma
-    left, right, top, bottom = (round(edge * size) for edge in view.shutter)
+    left, right, top, bottom = (round(part * size) for part in view.shutter)
     shown[:, :left] = shown[:, size - right :] = shown[:top] = shown[size - bottom :] = 0
     return np.round(255 * shown).astype(np.uint8)
 
@@ -365,15 +366,14 @@ def _texture(patient: Patient, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
     rng = np.random.default_rng(patient.texture)
     points, volumes = _trees(rng)
     # A vessel is a string of drops: a drop's volume over a ray's area is its thickness there.
-    right, down = float(x[0, 1] - x[0, 0]), float(y[0, 1] - y[0, 0])
-    step = math.hypot(right, down)
-    dx, dy = (points - (x[0, 0], y[0, 0])).T
-    column = np.rint((dx * right + dy * down) / step**2).astype(int)
-    row = np.rint((dy * right - dx * down) / step**2).astype(int)
+    rays = [[a[0, 1] - a[0, 0], a[1, 0] - a[0, 0]] for a in (x, y)]  # an affine grid: its steps
+    where = np.linalg.solve(rays, (points - (x[0, 0], y[0, 0])).T)
+    column, row = np.rint(where).astype(int)
+    thickness = volumes / np.linalg.det(rays)
     height, width = x.shape
     inside = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
     flat = row[inside] * width + column[inside]
-    vessels = np.bincount(flat, volumes[inside] / step**2, height * width).astype(np.float32)
+    vessels = np.bincount(flat, thickness[inside], height * width).astype(np.float32)
     for shift in (1, width):  # a little blur closes the gaps between the drops
         vessels = 0.5 * vessels + 0.25 * (np.roll(vessels, shift) + np.roll(vessels, -shift))
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_arrays, open_arrays
 
+SPLITS = ("train", "val", "test")
+
 
 def index(data_dir: Path) -> Index:
     """List `pneumoniamnist.npz`: 4,708 to train, 524 to validate, 624 to test.
@@ -11,14 +13,14 @@ def index(data_dir: Path) -> Index:
     Kermany's images at 28x28 without their names: patients are unknown, and train and val share
     some. Each image counts as a patient of its own.
     """
-    path, arrays = open_arrays(data_dir, "pneumoniamnist")
+    names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+    path, arrays = open_arrays(data_dir, "pneumoniamnist", names)
     return index_of_arrays(
         data_dir,
         path,
         classes=("normal", "pneumonia"),
         parts={
-            split: (arrays[f"{split}_images"], arrays[f"{split}_labels"][:, 0])
-            for split in ("train", "val", "test")
+            split: (arrays[f"{split}_images"], arrays[f"{split}_labels"][:, 0]) for split in SPLITS
         },
     )
 

@@ -1,0 +1,21 @@
+"""Your own images: a folder with `labels.csv` or one sub-folder per class.
+
+    --config=configs/folder.py:method=ssl_gan,size=32,seed=0 --config.data.dir=DIR
+
+`labels.csv` has the columns path,label[,patient_id][,split]; an empty label means unlabelled, and
+such images still train `ssl_gan` and `dcgan`. Without `split` (train, val or test), patients are
+divided 80:10:10. Give patient_id where a patient has several images.
+"""
+
+import ml_collections
+
+from ssl_gan_jax.config import base, parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The config; `arg` as in the docstring of the file."""
+    a = parse_arg(arg, method="ssl_gan", size=32, seed=0, steps=3000, labels=0, preset="default")
+    config = base(a.method, data="folder", size=a.size, seed=a.seed, preset=a.preset)
+    config.data.labels_per_class = a.labels
+    config.train.steps = a.steps
+    return config

@@ -1,0 +1,35 @@
+"""M Table 1: few labels per class on PLCO, `ssl_gan` against `supervised` (M's CNN), 32x32.
+
+    --config=configs/plco.py:method=ssl_gan,labels=10,seed=0 --config.data.dir=DIR
+
+`labels` per class: 10, 25, 100, 250, 500, 1000 (M's 2000 of each need more images than its own
+80:10:10 split leaves), 0 for all. All other training images take part without labels. DIR holds
+PLCO's images and tables (`python -m ssl_gan_jax.main` says which, if they are not there).
+`data=kermany` runs the same experiment on public images.
+"""
+
+import ml_collections
+
+from ssl_gan_jax.config import base, parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The config; `arg` as in the docstring of the file."""
+    a = parse_arg(
+        arg, method="ssl_gan", labels=10, seed=0, data="plco", size=32, steps=3000, preset="default"
+    )
+    config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
+    config.data.labels_per_class = a.labels
+    config.train.steps = a.steps
+    if a.method == "supervised":
+        as_ssl_gan(config.method)
+    return config
+
+
+def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
+    """Makes `supervised` the network of `ssl_gan` without its generator, trained alike.
+
+    `--config.method.net=cnn --config.method.norm=batch` is a conventional CNN of the same depth
+    and number of parameters.
+    """
+    method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)

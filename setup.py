@@ -1,0 +1,37 @@
+"""Installs ssl_gan_jax: `pip install -e .`; extras: test, dicom, gpu, tpu, bench."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="ssl_gan_jax",
+    version="0.1.0",
+    description="Semi-supervised GANs for chest X-ray classification in JAX/Flax",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ssl_gan_jax", "ssl_gan_jax.*"]),
+    install_requires=[
+        "absl-py",
+        "flax>=0.10",
+        "importlib_resources",  # tensorflow-datasets needs it and does not say so
+        "jax>=0.8",
+        "ml-collections",
+        "numpy",
+        "optax",
+        "orbax-checkpoint>=0.11",
+        "pillow",
+        "rich",
+        "scikit-image",
+        "scipy",
+        "tensorboardX",
+        "tensorflow-cpu ; platform_system != 'Darwin'",  # tf.data; never computes
+        "tensorflow ; platform_system == 'Darwin'",
+        "tensorflow-datasets",
+        "tifffile",
+    ],
+    extras_require={
+        "test": ["hypothesis", "pytest", "pytest-timeout", "ruff", "scikit-learn"],
+        "dicom": ["pydicom>=3", "pylibjpeg[all]"],
+        "gpu": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "bench": ["torch"],
+    },
+)

@@ -1,0 +1,57 @@
+"""Made chest radiographs, normal or with an enlarged heart: data that anybody has."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder
+from ssl_gan_jax.data.sources.phantom import radiograph
+from ssl_gan_jax.errors import UserError
+
+CLASSES = ("normal", "cardiomegaly")
+LIMIT = 0.5  # cardiothoracic ratio of an adult above which the heart counts as enlarged
+
+
+def index(data_dir: None, images: int = 4000, seed: int = 0, site: str = "both") -> Index:
+    """List `images` radiographs of site 'A', 'B' or 'both'; another `seed`, other patients."""
+    del data_dir
+    sites = ("both", *radiograph.SITES)
+    if site not in sites:
+        raise UserError(f"site={site!r}: use one of {', '.join(sites)}")
+    if images < 1 or seed < 0:
+        raise UserError(
+            f"images={images}, seed={seed}: use at least one image, and no seed below 0"
+        )
+    rows = []
+    for i in range(images):
+        patient, view, name = radiograph.describe(seed, i, site)
+        number, take = radiograph.locate(i)
+        rows.append(
+            Row(
+                path=f"{name}/P{number:05d}-{take + 1}.png",
+                label=int(radiograph.cardiothoracic_ratio(patient, view) > LIMIT),
+                patient=f"P{number:05d}",
+                site=name,
+            )
+        )
+    place = {row.path: i for i, row in enumerate(rows)}
+
+    def read(row: Row, size: int = radiograph.RAYS) -> np.ndarray:
+        image = radiograph.render(seed, place[row.path], size, site).image
+        return image.astype(np.float32) / 255
+
+    return Index(CLASSES, rows, read, files=[Path(radiograph.__file__)])
+
+
+class Builder(SourceBuilder):
+    """Chest radiographs made from ellipsoids; a cardiothoracic ratio over 0.5 is cardiomegaly."""
+
+    index = staticmethod(index)
+
+    def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
+        # Made at the prepared size, so nothing is resized.
+        read = functools.partial(index.read, size=self.builder_config.size)
+        return super()._generate_examples(index._replace(read=read))

@@ -1,0 +1,29 @@
+"""Fixtures of the whole suite: real images where there are any, and a cache of prepared ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Prepared images of this session's tests, away from the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_GAN_JAX_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of published data sets: $SSL_GAN_JAX_DATA, or ../shared/data."""
+    folder = Path(os.environ.get("SSL_GAN_JAX_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        absent = "the real images are not here: set SSL_GAN_JAX_DATA to their folder"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(absent)
+        pytest.skip(absent)
+    return folder

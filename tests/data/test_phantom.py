@@ -1,0 +1,100 @@
+"""Made radiographs: pure, anatomical, alike within a patient, different between the sites."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from ssl_gan_jax.data import records
+from ssl_gan_jax.data.sources.phantom import radiograph
+from ssl_gan_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [radiograph.render(seed=7, index=i, size=16) for i in range(700)]
+
+
+def test_a_picture_depends_on_seed_and_index_alone():
+    first = radiograph.render(3, 11, 32)
+    radiograph.render(3, 12, 32)
+    assert np.array_equal(first.image, radiograph.render(3, 11, 32).image)
+    assert not np.array_equal(first.image, radiograph.render(4, 11, 32).image)
+    assert not np.array_equal(first.image, radiograph.render(3, 12, 32).image)
+
+
+@pytest.mark.parametrize("size", [16, 33, 64, 128])
+def test_every_size_uses_the_full_range(size):
+    image = radiograph.render(0, 5, size).image
+    assert image.shape == (size, size) and image.dtype == np.uint8
+    assert image.min() == 0 and image.max() == 255
+
+
+def test_the_ratio_is_what_one_measures_in_the_projection():
+    x, y = (
+        a.astype(np.float32) for a in np.meshgrid(np.arange(-20, 20, 0.02), np.arange(-14, 20, 0.1))
+    )
+    for index in range(6):
+        patient, view, _ = radiograph.describe(0, index, "both")
+        shadow = sum(part.chord(x, y) for part in radiograph.heart(patient, view)) > 0
+        chest = radiograph.lungs(patient, view, x, y) > 0
+        heart_width, chest_width = (np.ptp(x[mask]) for mask in (shadow, chest))
+        ratio = radiograph.cardiothoracic_ratio(patient, view)
+        assert ratio == pytest.approx(heart_width / chest_width, abs=0.004)
+        assert radiograph.render(0, index, 16).ratio == ratio
+
+
+def test_an_ellipsoid_has_its_chord_and_its_volume():
+    ball = radiograph.Ellipsoid(1, -2, 3, 2, 4, tilt=0.7)
+    x, y = np.meshgrid(np.arange(-6, 6, 0.05), np.arange(-6, 6, 0.05))
+    assert ball.chord(np.array(1.0), np.array(-2.0)) == pytest.approx(8)
+    assert ball.chord(x, y).sum() * 0.05**2 == pytest.approx(4 / 3 * np.pi * 24, rel=1e-3)
+
+
+def test_two_pictures_of_a_patient_share_the_anatomy_and_not_the_pose():
+    assert [radiograph.locate(i) for i in range(5)] == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
+    (one, pose, site), (two, other, site2), (third, _, _) = (
+        radiograph.describe(0, i, "both") for i in (2, 3, 4)
+    )
+    assert one == two and site == site2 and pose != other and one != third
+
+
+def test_the_sites_differ_in_looks_and_not_in_disease(pictures):
+    ratio, of = np.array([p.ratio for p in pictures]), np.array([p.site for p in pictures])
+    gray = np.array([p.image.mean() for p in pictures])
+    assert gray[of == "B"].mean() > gray[of == "A"].mean() + 10
+    assert all(0.42 < (ratio[of == site] > 0.5).mean() < 0.58 for site in "AB")
+    assert {radiograph.render(0, i, 16, "B").site for i in range(4)} == {"B"}
+
+
+def test_many_labels_beat_few(pictures):
+    pixels = np.stack([p.image.ravel() for p in pictures]) / 255
+    label = np.array([p.ratio > 0.5 for p in pictures])
+    train, test = slice(0, 500), slice(500, 700)
+    features = PCA(30, whiten=True, random_state=0).fit(pixels[train]).transform(pixels)
+
+    def auroc(chosen):
+        model = LogisticRegression(C=0.1).fit(features[chosen], label[chosen])
+        return roc_auc_score(label[test], model.decision_function(features[test]))
+
+    few = [
+        auroc(np.concatenate([np.flatnonzero(label[train] == k)[10 * d :][:10] for k in (0, 1)]))
+        for d in range(5)
+    ]
+    assert np.mean(few) < 0.75 and auroc(train) > np.mean(few) + 0.1
+
+
+def test_it_loads_like_every_source(tmp_path):
+    data = records.load("phantom", None, 16, cache_dir=tmp_path, images=12, seed=1, site="both")
+    assert data.image.shape == (12, 16, 16, 1) and data.image.dtype == np.uint8
+    assert data.classes == ("normal", "cardiomegaly")
+    assert set(data.site) == {"A", "B"} and set(data.split) == {""}
+    names = {
+        f"{r.site}/P{r.patient:05d}-{r.view + 1}.png": r
+        for r in (radiograph.render(1, i, 16) for i in range(12))
+    }
+    for path, patient, label in zip(data.path, data.patient, data.label, strict=True):
+        assert label == (names[path].ratio > 0.5) and patient in path
+    with pytest.raises(UserError, match="site='C'"):
+        records.load("phantom", None, 16, cache_dir=tmp_path, site="C")

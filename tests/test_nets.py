@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_gan_jax.nets.classifier import Cnn
+from ssl_gan_jax.nets.discriminator import Discriminator
+from ssl_gan_jax.nets.generator import Generator
+from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
+from ssl_gan_jax.nets.norm import VirtualBatchNorm, WeightNorm
+
+KEYS = {"params": jax.random.key(0), "noise": jax.random.key(1)}
+
+
+def normal(*shape, seed=2):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def count(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("kind", ["dcgan", "upsample"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_generator_makes_images_of_every_size(size, kind, dtype):
+    net = Generator(size, kind, width=2, dtype=jnp.dtype(dtype))
+    images, _ = net.init_with_output(KEYS, normal(3, 100), train=True)
+    assert images.shape == (3, size, size, 1) and images.dtype == jnp.float32
+    assert jnp.abs(images).max() <= 1 and images.std() > 0
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("norm", ["batch", "weight", "virtual", "none"])
+def test_discriminator_takes_images_of_every_size(size, norm):
+    net = Discriminator(3, 2, norm, noise=0.3, dropout=(0.2, 0.5), dtype=jnp.bfloat16)
+    reference = normal(2, size, size, 1) if norm == "virtual" else None
+    (logits, features), variables = net.init_with_output(
+        KEYS, normal(4, size, size, 1), train=True, reference=reference
+    )
+    assert logits.shape == (4, 3) and logits.dtype == jnp.float32 and len(features) == 4
+    assert {x.dtype for x in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+
+
+def test_widths_of_the_papers():
+    g = Generator(64, "dcgan", 64).init(KEYS, normal(2, 100), train=True)["params"]
+    assert [g[f"StridedConvTranspose_{i}"]["kernel"].shape[2:] for i in range(4)] == [
+        (256, 512),
+        (128, 256),
+        (64, 128),
+        (1, 64),
+    ]
+    d = Discriminator(1, 64).init(KEYS, normal(2, 64, 64, 1), train=True)["params"]
+    assert [d[f"StridedConv_{i}"]["kernel"].shape[2:] for i in range(4)] == [
+        (1, 64),
+        (64, 128),
+        (128, 256),
+        (256, 512),
+    ]
+    m = Generator(128, "upsample", 64).init(KEYS, normal(2, 100), train=True)["params"]
+    assert m["Dense_0"]["kernel"].shape == (100, 8 * 8 * 512)
+    assert [m[f"StridedConvTranspose_{i}"]["kernel"].shape[:2] for i in range(4)] == [(3, 3)] * 4
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_cnn_has_the_depth_and_parameters_of_the_discriminator(size):
+    x = normal(2, size, size, 1)
+    cnn = Cnn(2, 32).init(KEYS, x, train=True)["params"]
+    d = Discriminator(3, 32, "weight").init(KEYS, x, train=True)["params"]
+    assert abs(count(cnn) / count(d) - 1) < 0.1
+    layers = lambda p: sum(x.ndim in (2, 4) for x in jax.tree.leaves(p))  # noqa: E731
+    assert layers(cnn) == layers(d)
+
+
+def test_noise_and_dropout_act_in_training_only():
+    x = normal(4, 32, 32, 1)
+    net = Discriminator(2, 4, "weight", noise=0.3, dropout=(0.2, 0.5))
+    variables = net.init(KEYS, x, train=True)
+
+    def logits(train, key):
+        return net.apply(variables, x, train=train, rngs={"noise": jax.random.key(key)})[0]
+
+    assert (logits(False, 0) == logits(False, 1)).all()
+    assert (logits(True, 0) != logits(True, 1)).any()
+
+
+def virtual_batch_norm_loop(x, references):
+    """Salimans et al. 2016, one example at a time."""
+    ref = x[:references]
+    mean_ref, square_ref = ref.mean((0, 1, 2)), (ref**2).mean((0, 1, 2))
+    c = 1 / (references + 1)
+    out = [(r - mean_ref) / np.sqrt(square_ref - mean_ref**2 + 1e-5) for r in ref]
+    for own in x[references:]:
+        mean = c * own.mean((0, 1)) + (1 - c) * mean_ref
+        square = c * (own**2).mean((0, 1)) + (1 - c) * square_ref
+        out.append((own - mean) / np.sqrt(square - mean**2 + 1e-5))
+    return np.stack(out)
+
+
+def test_virtual_batch_norm_equals_a_loop_over_examples():
+    x = np.asarray(normal(7, 4, 5, 3) * 2 + 1, np.float64)
+    net = VirtualBatchNorm(references=3)
+    params = {"params": {"scale": jnp.ones(3), "bias": jnp.zeros(3)}}
+    np.testing.assert_allclose(
+        net.apply(params, x), virtual_batch_norm_loop(x, 3), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_virtual_batch_norm_ignores_batch_mates():
+    net = Generator(32, "upsample", 4, norm="virtual")
+    reference, z = normal(4, 100), normal(6, 100, seed=3)
+    variables = net.init(KEYS, z, train=True, reference=reference)
+    whole = net.apply(variables, z, train=True, reference=reference)
+    alone = net.apply(variables, z[2:3], train=True, reference=reference)
+    np.testing.assert_allclose(whole[2:3], alone, rtol=1e-4, atol=1e-5)
+    other = net.apply(variables, z[2:3], train=True, reference=reference + 1)
+    assert jnp.abs(other - alone).max() > 1e-3  # it does look at the reference
+
+
+def test_virtual_batch_norm_of_constant_images_is_finite():
+    net = VirtualBatchNorm(references=2)
+    out, _ = net.init_with_output(jax.random.key(0), jnp.full((5, 4, 4, 3), 1e4))
+    assert jnp.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("dense", (64, 20)), ("conv", (16, 8, 8, 3))])
+def test_weight_norm_starts_with_outputs_of_mean_0_and_variance_1(kind, shape):
+    net = WeightNorm(5, kind)
+    x = 3 * normal(*shape) + 7
+    variables = net.init(jax.random.key(0), x)
+    y = net.apply(variables, x).reshape(-1, 5)
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(y.var(0), 1, atol=1e-3)
+    longer = jax.tree.map(jnp.copy, variables)
+    longer["params"]["kernel"] *= 10  # only the direction of v counts
+    np.testing.assert_allclose(net.apply(longer, x).reshape(-1, 5), y, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_weight_norm_scale_of_hidden_layers_stays_fixed(learns):
+    net = WeightNorm(5, learn_scale=learns)
+    x = normal(8, 6)
+    params = net.init(jax.random.key(0), x)["params"]
+    grads = jax.grad(lambda p: (net.apply({"params": p}, x) ** 3).sum())(params)
+    assert (jnp.abs(grads["scale"]).max() > 0) == learns
+
+
+def test_mnist_networks_of_salimans():
+    g = MlpGenerator(28)
+    images, variables = g.init_with_output(KEYS, jax.random.uniform(KEYS["noise"], (4, 100)), True)
+    assert images.shape == (4, 28, 28, 1) and jnp.abs(images).max() <= 1
+    d = MlpDiscriminator(10)
+    (logits, features), variables = d.init_with_output(KEYS, images, True)
+    assert logits.shape == (4, 10) and features.shape == (4, 250)
+    shapes = [variables["params"][f"WeightNorm_{i}"]["kernel"].shape for i in range(6)]
+    assert shapes == [(784, 1000), (1000, 500), (500, 250), (250, 250), (250, 250), (250, 10)]
