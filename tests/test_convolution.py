@@ -19,7 +19,9 @@ def gradients(function, *args):
 
 # Both sides of each threshold at which the "cpu" form changes from one product to another.
 @pytest.mark.parametrize("impl", ["cpu", "matmul", "auto"])
-@pytest.mark.parametrize("shape", [(2, 4, 4, 3, 5), (3, 8, 6, 1, 4), (1, 16, 18, 2, 3), (2, 34, 32, 3, 2)])
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 4, 3, 5), (3, 8, 6, 1, 4), (1, 16, 18, 2, 3), (2, 34, 32, 3, 2)]
+)
 def test_every_form_equals_lax_conv_and_so_do_its_gradients(impl, shape):
     n, h, w, c, f = shape
     x, kernel, y = normal(0, n, h, w, c), normal(1, 4, 4, c, f), normal(2, n, h // 2, w // 2, f)

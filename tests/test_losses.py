@@ -107,9 +107,12 @@ def test_shift_moves_whole_pixels_and_repeats_edges():
                 (dy, dx)
                 for dy in range(-2, 3)
                 for dx in range(-2, 3)
-                if (after == jnp.pad(before, ((2, 2), (2, 2), (0, 0)), "edge")[
-                    2 + dy : 8 + dy, 2 + dx : 8 + dx
-                ]).all()
+                if (
+                    after
+                    == jnp.pad(before, ((2, 2), (2, 2), (0, 0)), "edge")[
+                        2 + dy : 8 + dy, 2 + dx : 8 + dx
+                    ]
+                ).all()
             ]
             assert len(moves) == 1
             seen.add(moves[0])

@@ -16,48 +16,53 @@ def normal(*shape, seed=2):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+def made(net, x, reference=None):
+    """Outputs and variables of a freshly initialised network."""
+    init = lambda x, r: net.init_with_output(KEYS, x, train=True, reference=r)  # noqa: E731
+    return jax.jit(init)(x, reference)
+
+
+def shapes(net, x, reference=None):
+    """The same, traced only."""
+    init = lambda x, r: net.init_with_output(KEYS, x, train=True, reference=r)  # noqa: E731
+    return jax.eval_shape(init, x, reference)
+
+
 def count(params):
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("kind", ["dcgan", "upsample"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_generator_makes_images_of_every_size(size, kind, dtype):
-    net = Generator(size, kind, width=2, dtype=jnp.dtype(dtype))
-    images, _ = net.init_with_output(KEYS, normal(3, 100), train=True)
-    assert images.shape == (3, size, size, 1) and images.dtype == jnp.float32
+def test_generator_makes_images_of_every_size(kind, dtype):
+    for size in (32, 64, 128, 256):
+        net = Generator(size, kind, width=2, dtype=jnp.dtype(dtype))
+        images, _ = shapes(net, normal(3, 100))
+        assert images.shape == (3, size, size, 1) and images.dtype == jnp.float32
+    net = Generator(32, kind, width=2, dtype=jnp.dtype(dtype))
+    images, _ = made(net, normal(3, 100))
     assert jnp.abs(images).max() <= 1 and images.std() > 0
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("norm", ["batch", "weight", "virtual", "none"])
-def test_discriminator_takes_images_of_every_size(size, norm):
-    net = Discriminator(3, 2, norm, noise=0.3, dropout=(0.2, 0.5), dtype=jnp.bfloat16)
-    reference = normal(2, size, size, 1) if norm == "virtual" else None
-    (logits, features), variables = net.init_with_output(
-        KEYS, normal(4, size, size, 1), train=True, reference=reference
-    )
-    assert logits.shape == (4, 3) and logits.dtype == jnp.float32 and len(features) == 4
-    assert {x.dtype for x in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+def test_discriminator_takes_images_of_every_size(norm):
+    for size in (32, 64, 128, 256):
+        net = Discriminator(3, 2, norm, noise=0.3, dropout=(0.2, 0.5), dtype=jnp.bfloat16)
+        reference = normal(2, size, size, 1) if norm == "virtual" else None
+        (logits, features), variables = shapes(net, normal(4, size, size, 1), reference)
+        assert logits.shape == (4, 3) and logits.dtype == jnp.float32 and len(features) == 4
+        assert {x.dtype for x in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
 
 
 def test_widths_of_the_papers():
-    g = Generator(64, "dcgan", 64).init(KEYS, normal(2, 100), train=True)["params"]
-    assert [g[f"StridedConvTranspose_{i}"]["kernel"].shape[2:] for i in range(4)] == [
-        (256, 512),
-        (128, 256),
-        (64, 128),
-        (1, 64),
-    ]
-    d = Discriminator(1, 64).init(KEYS, normal(2, 64, 64, 1), train=True)["params"]
-    assert [d[f"StridedConv_{i}"]["kernel"].shape[2:] for i in range(4)] == [
-        (1, 64),
-        (64, 128),
-        (128, 256),
-        (256, 512),
-    ]
-    m = Generator(128, "upsample", 64).init(KEYS, normal(2, 100), train=True)["params"]
+    """H and DCGAN: 64-128-256-512 at 64x64. M: four 3x3 convolutions from 8x8 to 128x128."""
+    g = shapes(Generator(64, "dcgan", 64), normal(2, 100))[1]["params"]
+    made_of = [g[f"StridedConvTranspose_{i}"]["kernel"].shape[2:] for i in range(4)]
+    assert made_of == [(256, 512), (128, 256), (64, 128), (1, 64)]
+    d = shapes(Discriminator(1, 64), normal(2, 64, 64, 1))[1]["params"]
+    made_of = [d[f"StridedConv_{i}"]["kernel"].shape[2:] for i in range(4)]
+    assert made_of == [(1, 64), (64, 128), (128, 256), (256, 512)]
+    m = shapes(Generator(128, "upsample", 64), normal(2, 100))[1]["params"]
     assert m["Dense_0"]["kernel"].shape == (100, 8 * 8 * 512)
     assert [m[f"StridedConvTranspose_{i}"]["kernel"].shape[:2] for i in range(4)] == [(3, 3)] * 4
 
@@ -65,8 +70,8 @@ def test_widths_of_the_papers():
 @pytest.mark.parametrize("size", [32, 64])
 def test_cnn_has_the_depth_and_parameters_of_the_discriminator(size):
     x = normal(2, size, size, 1)
-    cnn = Cnn(2, 32).init(KEYS, x, train=True)["params"]
-    d = Discriminator(3, 32, "weight").init(KEYS, x, train=True)["params"]
+    cnn = jax.eval_shape(lambda x: Cnn(2, 32).init(KEYS, x, train=True), x)["params"]
+    d = shapes(Discriminator(3, 32, "weight"), x)[1]["params"]
     assert abs(count(cnn) / count(d) - 1) < 0.1
     layers = lambda p: sum(x.ndim in (2, 4) for x in jax.tree.leaves(p))  # noqa: E731
     assert layers(cnn) == layers(d)
@@ -75,10 +80,11 @@ def test_cnn_has_the_depth_and_parameters_of_the_discriminator(size):
 def test_noise_and_dropout_act_in_training_only():
     x = normal(4, 32, 32, 1)
     net = Discriminator(2, 4, "weight", noise=0.3, dropout=(0.2, 0.5))
-    variables = net.init(KEYS, x, train=True)
+    _, variables = made(net, x)
 
     def logits(train, key):
-        return net.apply(variables, x, train=train, rngs={"noise": jax.random.key(key)})[0]
+        apply = jax.jit(net.apply, static_argnames="train")
+        return apply(variables, x, train=train, rngs={"noise": jax.random.key(key)})[0]
 
     assert (logits(False, 0) == logits(False, 1)).all()
     assert (logits(True, 0) != logits(True, 1)).any()
@@ -98,7 +104,7 @@ def virtual_batch_norm_loop(x, references):
 
 
 def test_virtual_batch_norm_equals_a_loop_over_examples():
-    x = np.asarray(normal(7, 4, 5, 3) * 2 + 1, np.float64)
+    x = np.asarray(normal(7, 4, 5, 3) * 2 + 1)
     net = VirtualBatchNorm(references=3)
     params = {"params": {"scale": jnp.ones(3), "bias": jnp.zeros(3)}}
     np.testing.assert_allclose(
@@ -109,11 +115,11 @@ def test_virtual_batch_norm_equals_a_loop_over_examples():
 def test_virtual_batch_norm_ignores_batch_mates():
     net = Generator(32, "upsample", 4, norm="virtual")
     reference, z = normal(4, 100), normal(6, 100, seed=3)
-    variables = net.init(KEYS, z, train=True, reference=reference)
-    whole = net.apply(variables, z, train=True, reference=reference)
-    alone = net.apply(variables, z[2:3], train=True, reference=reference)
-    np.testing.assert_allclose(whole[2:3], alone, rtol=1e-4, atol=1e-5)
-    other = net.apply(variables, z[2:3], train=True, reference=reference + 1)
+    _, variables = made(net, z, reference)
+    apply = jax.jit(lambda z, r: net.apply(variables, z, train=True, reference=r))
+    alone = apply(z[2:3], reference)
+    np.testing.assert_allclose(apply(z, reference)[2:3], alone, rtol=1e-4, atol=1e-5)
+    other = apply(z[2:3], reference + 1)
     assert jnp.abs(other - alone).max() > 1e-3  # it does look at the reference
 
 
@@ -147,10 +153,10 @@ def test_weight_norm_scale_of_hidden_layers_stays_fixed(learns):
 
 def test_mnist_networks_of_salimans():
     g = MlpGenerator(28)
-    images, variables = g.init_with_output(KEYS, jax.random.uniform(KEYS["noise"], (4, 100)), True)
+    images, _ = made(g, jax.random.uniform(KEYS["noise"], (4, 100)))
     assert images.shape == (4, 28, 28, 1) and jnp.abs(images).max() <= 1
     d = MlpDiscriminator(10)
-    (logits, features), variables = d.init_with_output(KEYS, images, True)
+    (logits, features), variables = made(d, images)
     assert logits.shape == (4, 10) and features.shape == (4, 250)
     shapes = [variables["params"][f"WeightNorm_{i}"]["kernel"].shape for i in range(6)]
     assert shapes == [(784, 1000), (1000, 500), (500, 250), (250, 250), (250, 250), (250, 10)]
