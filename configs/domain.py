@@ -13,7 +13,7 @@ is the source's. Default: Shenzhen -> Montgomery (tuberculosis, not M's cardiome
 
 import ml_collections
 
-from ssl_gan_jax.config import base, parse_arg
+from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 from ssl_gan_jax.errors import check_choice
 
 
@@ -35,6 +35,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.adapt = a.scenario == "gan_adapted"
     config.data.split_seed = a.seed
     config.train.steps = a.steps
-    if method == "supervised":  # the network of the SSL-GAN, without its generator
-        config.method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
+    if method == "supervised":
+        as_ssl_gan(config.method)
     return config

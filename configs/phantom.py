@@ -8,7 +8,7 @@ ratio above .5) against a normal one, 32x32.
 
 import ml_collections
 
-from ssl_gan_jax.config import base, parse_arg
+from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -17,5 +17,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base(a.method, data="phantom", size=32, seed=a.seed, preset=a.preset)
     config.data.options = {"images": 4000, "site": "A"}
     config.data.labels_per_class = a.labels
-    config.train.steps = 2000
+    if a.method == "supervised":
+        as_ssl_gan(config.method)
+    config.train.steps = 1000
+    config.train.batch_size = 32
     return config

@@ -5,12 +5,14 @@
 `labels` per class: 10, 25, 100, 250, 500, 1000 (M's 2000 of each need more images than its own
 80:10:10 split leaves), 0 for all. All other training images take part without labels. DIR holds
 PLCO's images and tables (`python -m ssl_gan_jax.main` says which, if they are not there).
-`data=kermany` runs the same experiment on public images.
+`data=kermany` runs the same experiment on public images. `supervised` is here the network of
+`ssl_gan` without its generator; --config.method.net=cnn --config.method.norm=batch makes it a
+conventional CNN of the same depth and number of parameters.
 """
 
 import ml_collections
 
-from ssl_gan_jax.config import base, parse_arg
+from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -25,11 +27,3 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         as_ssl_gan(config.method)
     return config
 
-
-def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
-    """Makes `supervised` the network of `ssl_gan` without its generator, trained alike.
-
-    `--config.method.net=cnn --config.method.norm=batch` is a conventional CNN of the same depth
-    and number of parameters.
-    """
-    method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)

@@ -95,6 +95,14 @@ def base(
     return config
 
 
+def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
+    """Makes `supervised` the very network of `ssl_gan` without its generator, trained alike.
+
+    The fairest baseline of the three that `supervised` has: what is left to differ is the GAN.
+    """
+    method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
+
+
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"method.tau": .9, ...}` with plain JSON values; tuples become lists."""
     leaves = {}

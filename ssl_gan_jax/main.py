@@ -19,8 +19,6 @@ from ml_collections import config_flags
 from ssl_gan_jax import config as config_lib
 from ssl_gan_jax.errors import UserError, check_choice
 
-OURS = __package__ or "ssl_gan_jax"
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
 
@@ -52,6 +50,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     Raises:
       UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
     """
+    # The config file has to be read before its keys can be overridden.
+    argv = sorted(argv, key=lambda text: text.lstrip("-").startswith("config."))
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -71,8 +71,8 @@ def cli() -> None:
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)
-    # Orbax tells of every file at this level.
-    handler.addFilter(lambda r: r.levelno >= logging.converter.STANDARD_WARNING or OURS in r.pathname)
+    # Of what other libraries log, Orbax above all, only warnings are for the user.
+    handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:

@@ -1,0 +1,224 @@
+"""What each train step must and must not do, whatever its numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import METHODS, batch, method_config, same, started
+
+import ssl_gan_jax
+from ssl_gan_jax import methods
+from ssl_gan_jax.errors import UserError
+
+
+def step(name, seed=0, perturb=None, images=None, **changes):
+    """The state before and after one step, and its metrics; `perturb` names a player to disturb."""
+    method, state, first = started(name, seed, **changes)
+    if perturb:
+        player = state.players[perturb]
+        moved = jax.tree.map(lambda x: x + 0.1, player.params)
+        state = state.replace(players={**state.players, perturb: player.replace(params=moved)})
+    after, metrics = jax.jit(method.train_step)(state, first if images is None else images)
+    return state, after, metrics
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_player_learns_and_every_metric_is_finite(name):
+    before, after, metrics = step(name)
+    assert after.step == 1 and (after.rng == before.rng).all()
+    for player in before.players:
+        assert not same(before.players[player].params, after.players[player].params)
+    assert all(jnp.isfinite(v) and v.shape == () for v in metrics.values())
+
+
+TERMS = {
+    "supervised": {"L_s"},
+    "dcgan": {"J_D", "J_G"},
+    "ssl_gan": {"L", "L_labeled", "L_unlabeled", "L_generated", "L_G"},
+    "multitask": {"L_D", "L_s", "L_d", "L_g"},
+    "ec_gan": {"L_C", "L_s", "L_u", "L_d", "L_g", "mask_rate", "pseudo_labels_1"},
+    "three_n_gan": {"L_c", "L_s", "L_u", "L_kl", "L_d", "L_g", "L_cu", "mask_rate"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_terms_are_logged_under_the_names_of_the_papers(name):
+    assert set(step(name)[2]) >= TERMS[name]
+
+
+def test_totals_are_the_sums_that_the_papers_write():
+    m = step("ssl_gan", w=0.7)[2]
+    total = m["L_labeled"] + 0.7 * (m["L_unlabeled"] + m["L_generated"])
+    np.testing.assert_allclose(m["L"], total, rtol=1e-5)
+    m = step("three_n_gan", tau=0.0, lambda_=0.5, alpha=0.4)[2]
+    np.testing.assert_allclose(m["L_c"], m["L_s"] + 0.5 * m["L_u"] + 0.4 * m["L_kl"], rtol=1e-5)
+    m = step("ec_gan", tau=0.0, lambda_=0.5)[2]
+    np.testing.assert_allclose(m["L_C"], m["L_s"] + 0.5 * m["L_u"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "ec_gan", "multitask", "ssl_gan", "three_n_gan"])
+def test_steps_of_the_other_players_leave_a_player_alone(name):
+    """With its own learning rate at 0 nothing moves G: D's and C's steps do not reach it."""
+    before, after, _ = step(name, lr_g=0.0)
+    assert same(before.players["G"].params, after.players["G"].params)
+    before, after, _ = step(name, lr_d=0.0)
+    assert same(before.players["D"].params, after.players["D"].params)
+
+
+def test_l_cu_reaches_g_and_leaves_c_and_d_alone():
+    _, with_cu, _ = step("three_n_gan", tau=0.0, lambda_g=10.0)
+    _, without, _ = step("three_n_gan", tau=0.0, lambda_g=0.0)
+    assert not same(with_cu.players["G"].params, without.players["G"].params)
+    assert same(with_cu.players["C"], without.players["C"])
+    assert same(with_cu.players["D"], without.players["D"])
+
+
+def test_without_confident_predictions_c_sends_g_nothing():
+    _, loud, metrics = step("three_n_gan", tau=1.0, lambda_g=10.0)
+    _, silent, _ = step("three_n_gan", tau=1.0, lambda_g=0.0)
+    assert metrics["L_cu"] == 0 and metrics["mask_rate"] == 0
+    assert same(loud.players["G"], silent.players["G"])
+
+
+def test_in_ec_gan_nothing_of_c_reaches_g_or_d():
+    _, plain, _ = step("ec_gan", tau=0.0)
+    _, disturbed, _ = step("ec_gan", tau=0.0, perturb="C")
+    assert same(plain.players["G"], disturbed.players["G"])
+    assert same(plain.players["D"], disturbed.players["D"])
+
+
+def test_c_learns_from_generated_images_in_ec_gan_and_3n_gan():
+    for name in ("ec_gan", "three_n_gan"):
+        _, plain, _ = step(name, tau=0.0)
+        _, disturbed, _ = step(name, tau=0.0, perturb="G")
+        assert not same(plain.players["C"].params, disturbed.players["C"].params)
+
+
+def test_without_lambda_and_alpha_c_is_a_plain_classifier():
+    off = {"lambda_": 0.0, "alpha": 0.0}
+    _, plain, _ = step("three_n_gan", **off)
+    _, disturbed, _ = step("three_n_gan", perturb="G", **off)
+    assert same(plain.players["C"], disturbed.players["C"])
+
+
+def test_cs_running_statistics_come_from_real_images_unless_asked():
+    for fake_stats in (False, True):
+        _, plain, _ = step("three_n_gan", fake_stats=fake_stats)
+        _, disturbed, _ = step("three_n_gan", fake_stats=fake_stats, perturb="G")
+        assert same(plain.players["C"].stats, disturbed.players["C"].stats) == (not fake_stats)
+
+
+@pytest.mark.parametrize("loss_g", ["non_saturating", "minimax", "feature_matching"])
+def test_ssl_gan_generator_losses_differ(loss_g):
+    _, after, metrics = step("ssl_gan", loss_g=loss_g)
+    if loss_g == "non_saturating":
+        assert metrics["L_G"] > 0
+    elif loss_g == "minimax":
+        assert metrics["L_G"] < 0
+    else:
+        _, other, _ = step("ssl_gan", loss_g="feature_matching_l2")
+        assert not same(after.players["G"].params, other.players["G"].params)
+
+
+def test_unlabelled_images_teach_ssl_gan_and_their_labels_do_not_exist():
+    first = batch("ssl_gan")
+    _, plain, _ = step("ssl_gan", images=first)
+    _, other, _ = step("ssl_gan", images=first.replace(unlabeled=-first.unlabeled))
+    assert not same(plain.players["D"].params, other.players["D"].params)
+
+
+@pytest.mark.parametrize("vbn", ["G", "D", "both", "none"])
+def test_virtual_batch_norm_sits_where_it_is_asked_to(vbn):
+    _, state, _ = started("ssl_gan", vbn=vbn)
+    assert set(state.reference) == {"G": {"G"}, "D": {"D"}, "both": {"G", "D"}, "none": set()}[vbn]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_predict_and_sample_use_the_averaged_weights(name):
+    method, state, first = started(name)
+    state, _ = jax.jit(method.train_step)(state, first)
+    no_ema = state.replace(
+        players={
+            k: p.replace(ema=jax.tree.map(jnp.zeros_like, p.ema)) for k, p in state.players.items()
+        }
+    )
+    if method.predict:
+        logits = jax.jit(method.predict)(state, first.image)
+        assert logits.shape == (8, 2) and not same(logits, method.predict(no_ema, first.image))
+    if method.sample:
+        sample = jax.jit(method.sample, static_argnums=2)
+        images = sample(state, jax.random.key(1), 5)
+        assert images.shape == (5, 32, 32, 1) and jnp.abs(images).max() <= 1
+        assert same(images, sample(state, jax.random.key(1), 5))
+        assert not same(images, sample(no_ema, jax.random.key(1), 5))
+
+
+def test_average_without_decay_is_the_weights_themselves():
+    _, after, _ = step("supervised", ema=0.0)
+    c = after.players["C"]
+    assert same(c.ema, {"params": c.params, "batch_stats": c.stats})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_equal_seeds_give_equal_steps_and_others_do_not(name):
+    assert same(step(name)[1].players, step(name)[1].players)
+    assert not same(step(name, seed=1)[1].players, step(name)[1].players)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_paper_presets_build(name):
+    config = ssl_gan_jax.defaults(name, preset="paper")
+    assert config.shift == 0 and config.ema == 0
+    config.update(size=32, width=4)
+    method = ssl_gan_jax.build(config)
+    state = jax.eval_shape(method.init, jax.random.key(0), batch(name))
+    jax.eval_shape(method.train_step, state, batch(name))
+
+
+@pytest.mark.parametrize("name", ["ssl_gan", "supervised", "three_n_gan"])
+def test_bfloat16_and_three_classes(name):
+    first = batch(name)
+    first = first.replace(label=jnp.arange(8, dtype=jnp.int32) % 3)
+    config = method_config(name, dtype="bfloat16", num_classes=3)
+    method = ssl_gan_jax.build(config)
+    state = jax.jit(method.init)(jax.random.key(0), first)
+    state, metrics = jax.jit(method.train_step)(state, first)
+    assert all(jnp.isfinite(v) for v in metrics.values())
+    assert method.predict(state, first.image).shape == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "ssl_gann"}, "did you mean 'ssl_gan'"),
+        ({"tua": 0.8}, "did you mean 'tau'"),
+        ({"kl": "marginall"}, "did you mean 'marginal'"),
+    ],
+)
+def test_a_typo_names_the_nearest(change, message):
+    config = dict(methods.defaults("three_n_gan")) | change
+    with pytest.raises(UserError, match=message):
+        methods.build(config)
+
+
+# One step of each method from a fixed state, to be changed only with the method itself.
+GOLDEN = {
+    "dcgan": {"J_D": 0.6931, "J_G": 0.3034},
+    "ec_gan": {"L_C": 0.5521, "L_d": 1.3815, "L_g": 0.6796, "L_s": 0.5232, "L_u": 0.2894},
+    "multitask": {"L_D": 2.056, "L_d": 1.3249, "L_g": 0.7635, "L_s": 0.7311},
+    "ssl_gan": {"L_labeled": 0.7518, "L_unlabeled": 0.3234, "L_generated": 2.2416, "L_G": 0.1055},
+    "supervised": {"L_s": 0.7745},
+    "three_n_gan": {"L_c": 0.5235, "L_s": 0.5232, "L_kl": 0.001, "L_d": 1.3815, "L_g": 0.6796},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_golden_metrics(name):
+    """If this fails and you changed the method on purpose, put the printed numbers into GOLDEN.
+
+    If you did not, you changed what the method computes: find out why before you go on.
+    """
+    metrics = {k: float(v) for k, v in step(name)[2].items()}
+    print({k: round(v, 5) for k, v in metrics.items()})
+    for term, value in GOLDEN[name].items():
+        np.testing.assert_allclose(metrics[term], value, rtol=2e-3, atol=1e-4, err_msg=term)
