@@ -50,8 +50,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     Raises:
       UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
     """
-    # The config file has to be read before its keys can be overridden.
-    argv = sorted(argv, key=lambda text: text.lstrip("-").startswith("config."))
+    # The config file has to be read before its keys can be overridden, wherever it stands.
+    for i, text in enumerate(argv):
+        if text.startswith(("--config=", "-config=")):
+            argv = [argv[0], text, *argv[1:i], *argv[i + 1 :]]
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

@@ -1,0 +1,105 @@
+"""The command line as a user meets it: real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/phantom.py:labels=6",
+    "--config.data.options.images=160",
+    "--config.method.width=4",
+    "--config.train.batch_size=8",
+    "--config.train.unlabeled_batch_size=8",
+]
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_gan_jax.main", *map(str, args)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def call(*args):
+    process = start(*args)
+    out, _ = process.communicate(timeout=240)
+    return process.returncode, out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config=configs/chex.py:metod=ec_gan"], "did you mean 'method'"),
+        (["--config=configs/chex.py:method=ec_gam"], "did you mean 'ec_gan'"),
+        (["--config=configs/chex.py:images=many"], "images=<int>"),
+        (["--config=configs/none.py"], "configs/none.py"),
+        (["--config=configs/chex.py", "--config.method.tua=0.8"], "did you mean 'method.tau'"),
+        (["--config=configs/chex.py", "--config.train.steps=soon"], "train.steps"),
+        (["--config.method.tau=0.8"], "--config"),
+        ([], "--config is missing"),
+        (["--config=configs/chex.py", "--config.data.dir=nowhere"], "nowhere"),
+        (["--config=configs/plco.py", "--config.data.dir=nowhere"], "CDAS"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message, tmp_path):
+    code, out = call(*args, f"--workdir={tmp_path / 'run'}")
+    lines = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(lines) == 1 and message in lines[0], out
+    assert "Traceback" not in out and not (tmp_path / "run").exists()
+
+
+def test_help_shows_how_to_start():
+    code, out = call("--help")
+    assert "--config=configs/phantom.py --workdir=runs/phantom" in out and "--workdir" in out
+
+
+def test_killed_and_started_again_is_as_if_nothing_had_happened(tmp_path):
+    args = [*SMALL, "--config.train.steps=60", "--config.train.checkpoint_every=20"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert call(*args, f"--workdir={whole}")[0] == 0
+    process = start(*args, f"--workdir={broken}")
+    deadline = time.monotonic() + 200
+    while not list(broken.glob("checkpoints/20/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (broken / "result.json").exists()
+    code, out = call(*args, f"--workdir={broken}")
+    assert code == 0 and "steps 20-60" in out.replace("steps 40-60", "steps 20-60"), out
+    a, b = (json.loads((d / "result.json").read_text()) for d in (whole, broken))
+    assert {**a, "wall_s": 0} == {**b, "wall_s": 0}
+    assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
+    assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    """Sub-folders of classes and of unlabelled images, with progress on plain lines."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for folder, n, bright in (("ill", 20, 60), ("well", 20, 0), ("unlabeled", 15, 30)):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 190, (40, 36), dtype=np.uint8) + bright
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / folder / f"{i}.png")
+    code, out = call(
+        "--config=configs/folder.py:steps=4,size=32",
+        f"--config.data.dir={tmp_path / 'data'}",
+        *SMALL[2:],
+        "--config.train.log_every=2",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert code == 0 and "step 4/4" in out, out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["classes"] == ["ill", "well"] and result["unlabelled"] > result["labelled"]

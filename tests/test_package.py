@@ -1,0 +1,68 @@
+"""What importing and reading the package costs and promises."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import ml_collections
+import pytest
+from tiny import METHODS, batch
+
+import ssl_gan_jax
+from ssl_gan_jax import methods
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_import_loads_neither_tensorflow_nor_orbax():
+    code = "import sys, ssl_gan_jax, json; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in json.loads(out.stdout)}
+    assert not loaded & {"tensorflow", "tensorflow_datasets", "orbax", "sklearn", "tensorboardX"}
+
+
+def test_methods_are_the_files_that_there_are():
+    assert tuple(methods.names()) == METHODS
+
+
+def config_of(path, arg=None) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_runs_with_every_method_it_takes(path):
+    """Traced, at full size: shapes fit and the settings are known."""
+    fixed = {"domain": ["scenario=cnn", "scenario=gan", "scenario=gan_adapted"], "synthesis": [""]}
+    for arg in fixed.get(path.stem, [f"method={name}" for name in METHODS]):
+        if path.stem == "mnist" and arg not in ("method=ssl_gan", "method=supervised"):
+            continue  # the papers' strided networks need a power of two
+        config = config_of(path, arg)
+        b, u, size = config.train.batch_size, config.train.unlabeled_batch_size, config.data.size
+        images = jax.eval_shape(lambda b=b, u=u, size=size: batch(b=max(b, u), size=size))
+        images = images.replace(
+            image=jax.ShapeDtypeStruct((b, size, size, 1), "float32"),
+            label=jax.ShapeDtypeStruct((b,), "int32"),
+            unlabeled=jax.ShapeDtypeStruct((u, size, size, 1), "float32"),
+        )
+        method = ssl_gan_jax.build(config.method)
+        state = jax.eval_shape(method.init, jax.random.key(0), images)
+        after, metrics = jax.eval_shape(method.train_step, state, images)
+        assert jax.tree.structure(after) == jax.tree.structure(state) and metrics
+        assert json.dumps(config.to_dict()) and config.replicas == 1
+
+
+def test_every_config_says_how_to_call_it():
+    for path in (ROOT / "configs").glob("*.py"):
+        assert f"--config=configs/{path.name}" in path.read_text().split('"""')[1], path
+
+
+def test_a_changed_size_reaches_the_method():
+    config = config_of(ROOT / "configs" / "chex.py", "size=64")
+    config.data.size = 128
+    assert config.method.size == 128

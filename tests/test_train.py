@@ -1,0 +1,194 @@
+"""Whole runs, small: what is in the folder, what a resumption keeps, what is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import METHODS
+
+from ssl_gan_jax import checkpoint, train
+from ssl_gan_jax.config import as_ssl_gan, base
+from ssl_gan_jax.errors import UserError
+
+
+def small(method, data="phantom", steps=4, **changes):
+    """A config that trains in a second or two, once compiled."""
+    config = base(method, data=data, size=32)
+    if method == "supervised":
+        as_ssl_gan(config.method)
+    config.method.width = 4
+    if method == "ssl_gan":
+        config.method.reference_size = 4
+        config.train.unlabeled_batch_size = 8
+    if data == "phantom":
+        config.data.options = {"images": 160, "site": "A"}
+    config.data.labels_per_class = 6
+    config.train.update(steps=steps, batch_size=8, log_every=1, evaluate_every=2)
+    config.train.update(checkpoint_every=2, sample_every=4)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def scalars(workdir, prefix="train"):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(name.startswith(prefix) for name in line)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_the_phantom_and_leaves_a_complete_folder(method, tmp_path):
+    result = train.run(small(method), tmp_path)
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert [line["step"] for line in scalars(tmp_path)] == [1, 2, 3, 4]
+    assert list(tmp_path.glob("events.*")) and json.loads((tmp_path / "config.json").read_text())
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 4
+    assert not list(tmp_path.rglob("*.tmp"))
+    if method != "supervised":
+        picture = Image.open(tmp_path / "samples" / "000004.png")
+        assert picture.size == (8 * 34 - 2, 8 * 34 - 2) and np.std(picture) > 0
+    if method != "dcgan":
+        scores = result["test"]
+        assert 0 <= scores["auroc"]["low"] <= scores["auroc"]["value"] <= scores["auroc"]["high"]
+        assert scores["threshold"] == result["validation"]["threshold"]
+        rows = (tmp_path / "predictions.csv").read_text().splitlines()
+        assert rows[0] == "path,label,p_normal,p_cardiomegaly,decision"
+        assert len(rows) == 1 + scores["n"]
+
+
+def test_every_method_trains_on_real_images(real_data, tmp_path):
+    for method in METHODS:
+        config = small(method, data="kermany", steps=2, **{"data.dir": str(real_data)})
+        result = train.run(config, tmp_path / method)
+        if method != "dcgan":
+            assert result["test"]["n"] == 624 and result["labelled"] == 12
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_is_bit_for_bit_uninterrupted(method, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.run(small(method), whole)
+
+    save = checkpoint.save
+
+    def save_and_die(*args, **kwargs):
+        save(*args, **kwargs)
+        raise Stop
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(Stop):
+        train.run(small(method), broken)
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert checkpoint.steps(broken / "checkpoints") == [2] and not (broken / "result.json").exists()
+    train.run(small(method), broken)
+
+    def files(workdir):
+        manifest = json.loads((workdir / "checkpoints" / "4" / "manifest.json").read_text())
+        return manifest["leaves"], (workdir / "metrics.jsonl").read_text()
+
+    assert files(whole) == files(broken)
+    like = json_like(whole)
+    states = [checkpoint.restore_step(d / "checkpoints", 4, like)[0] for d in (whole, broken)]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        assert (
+            (jax.random.key_data(a) == jax.random.key_data(b)).all()
+            if is_key(a)
+            else (np.asarray(a).tobytes() == np.asarray(b).tobytes())
+        )
+    predictions = [(d / "predictions.csv") for d in (whole, broken)]
+    if predictions[0].exists():
+        assert predictions[0].read_bytes() == predictions[1].read_bytes()
+
+
+def is_key(x):
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def json_like(workdir):
+    """The structure of a run's state, from its config alone."""
+    import ml_collections
+
+    from ssl_gan_jax import methods
+    from ssl_gan_jax.types import Batch
+
+    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config.method.dropout = tuple(config.method.dropout)
+    b, u = config.train.batch_size, config.train.unlabeled_batch_size
+    batch = Batch(
+        image=jax.ShapeDtypeStruct((b, 32, 32, 1), np.float32),
+        label=jax.ShapeDtypeStruct((b,), np.int32),
+        unlabeled=jax.ShapeDtypeStruct((u, 32, 32, 1), np.float32),
+    )
+    state = jax.eval_shape(methods.build(config.method).init, jax.random.key(0), batch)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), state)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
+    first = train.run(small("supervised"), tmp_path)
+    monkeypatch.setattr(train, "open_task", None)
+    assert train.run(small("supervised"), tmp_path) == first
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path):
+    train.run(small("supervised"), tmp_path)
+    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    other = small("supervised", **{"method.lr": 0.5})
+    with pytest.raises(UserError, match=r"method\.lr: 0.0001 there, 0.5 now.*--workdir"):
+        train.run(other, tmp_path)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
+    config = small("ssl_gan", steps=6, **{"method.lr_d": 1e30, "train.log_every": 3})
+    with pytest.raises(UserError, match=r"step [2-6]: .*L_.* not finite"):
+        train.run(config, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.labels_per_class": 5000}, r"5000 labels.*class 0: \d+, class 1: \d+"),
+        ({"data.name": "kermani"}, "kermany"),
+        ({"data.name": "kermany", "data.dir": "nowhere"}, "nowhere"),
+        ({"data.only_class": "pneumonia"}, "normal"),
+        ({"method.name": "3n_gan"}, "three_n_gan"),
+        ({"replicas": 2}, "replicas"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
+    if "data.name" in changes:
+        changes = {"data.options": {}, **changes}
+    config = small("supervised")
+    config.data.options = {} if "data.name" in changes else config.data.options
+    config.update_from_flattened_dict({k: v for k, v in changes.items() if k != "data.options"})
+    with pytest.raises(UserError, match=message):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, monkeypatch):
+    train.run(small("ssl_gan"), tmp_path / "a")
+    open_task = train.open_task
+
+    def other_labels(*args):
+        task = open_task(*args)
+        label = task.records.label.copy()
+        hidden = np.setdiff1d(np.arange(len(label)), np.union1d(task.labelled, task.val))
+        label[hidden] = 1 - label[hidden]
+        import dataclasses
+
+        return task._replace(records=dataclasses.replace(task.records, label=label))
+
+    monkeypatch.setattr(train, "open_task", other_labels)
+    train.run(small("ssl_gan"), tmp_path / "b")
+    a, b = (tmp_path / name / "metrics.jsonl" for name in "ab")
+    assert a.read_text() == b.read_text()
+    a, b = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
+    assert a["test"]["threshold"] == b["test"]["threshold"]
+    assert a["test"]["auroc"] != b["test"]["auroc"]
