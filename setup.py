@@ -28,7 +28,7 @@ setup(
         "tifffile",
     ],
     extras_require={
-        "test": ["hypothesis", "pytest", "pytest-timeout", "ruff", "scikit-learn"],
+        "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "scikit-learn"],
         "dicom": ["pydicom>=3", "pylibjpeg[all]"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

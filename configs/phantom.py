@@ -19,6 +19,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     if a.method == "supervised":
         as_ssl_gan(config.method)
-    config.train.steps = 1000
+    config.train.steps = 750
     config.train.batch_size = 32
     return config

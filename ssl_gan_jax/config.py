@@ -100,7 +100,7 @@ def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
 
     The fairest baseline of the three that `supervised` has: what is left to differ is the GAN.
     """
-    method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
+    method.update(norm="weight", width=32, noise=0.1, dropout=(0.0, 0.25), lr=3e-4)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
