@@ -26,4 +26,3 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if a.method == "supervised":
         as_ssl_gan(config.method)
     return config
-

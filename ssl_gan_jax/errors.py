@@ -22,4 +22,6 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> str:
         return value
     near = difflib.get_close_matches(str(value), choices, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"{key}: no {value!r} among {', '.join(choices)}{hint}")
+    # A long list helps nobody who has made a typo.
+    among = f" among {', '.join(choices)}" if len(choices) <= 20 or not near else ""
+    raise UserError(f"{key}: no {value!r}{among}{hint}")

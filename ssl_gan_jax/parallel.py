@@ -4,6 +4,8 @@ Gradients and batch statistics are those of the global batch (the global view of
 the number of devices changes rounding and nothing else.
 """
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -11,18 +13,19 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import PyTree
 
 
-def data_mesh(*batch_sizes: int) -> Mesh:
-    """A mesh of all devices with one axis, "data".
+def data_mesh(*batch_sizes: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (or of `devices`) with one axis, "data".
 
     Raises:
       UserError: a batch size that the devices cannot share evenly.
     """
-    n = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    n = len(devices)
     for size in batch_sizes:
         if size % n:
             raise UserError(f"train: a batch of {size} does not divide over {n} devices")
     # Auto axes: Linen's layers fail under the explicit ones, which are make_mesh's default.
-    return jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

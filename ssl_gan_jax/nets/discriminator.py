@@ -72,7 +72,7 @@ class Discriminator(nn.Module):
                     norm = BatchNorm() if self.norm == "batch" else VirtualBatchNorm(references)
                     h = norm(h, train)
             h = nn.leaky_relu(h, 0.2)
-            if i == 0 and n > 1:
+            if i == 0:
                 h = Dropout(self.dropout[1])(h, train)
         features = h[references:].reshape(len(x), -1)
         h = Dropout(self.dropout[1])(features, train)
