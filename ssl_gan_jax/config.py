@@ -27,7 +27,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  #
     values = dict(defaults)
     for part in filter(None, (arg or "").split(",")):
         key, equals, text = part.partition("=")
-        check_choice("argument of --config=FILE:", key, defaults)
+        check_choice("argument of --config=FILE", key, defaults)
         kind = type(defaults[key])
         try:
             if kind is bool:

@@ -19,6 +19,9 @@ from ml_collections import config_flags
 from ssl_gan_jax import config as config_lib
 from ssl_gan_jax.errors import UserError, check_choice
 
+MISSING = "{} is missing; try --help"
+CONFIG = "--config="
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
 
@@ -29,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if flag.value is None:
-            raise UserError(f"{name} is missing; try --help")
+            raise UserError(MISSING.format(name))
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
     result = train.run(_CONFIG.value, _WORKDIR.value)
@@ -45,31 +48,40 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, with one-line errors.
+    """absl's parser, with one-line errors; `argv` has --config=FILE first.
 
     Raises:
       UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
     """
-    # The config file has to be read before its keys can be overridden, wherever it stands.
-    for i, text in enumerate(argv):
-        if text.startswith(("--config=", "-config=")):
-            argv = [argv[0], text, *argv[1:i], *argv[i + 1 :]]
+    given = flags.FLAGS["config"]
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if given.value is not None:
+            given.value.keys()  # a file that could not be loaded raises when it is first used
+        return rest
     except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
+        missing = any(a.startswith("--config.") for a in argv) and CONFIG not in argv[1]
+        message = MISSING.format("--config") if missing else str(error).splitlines()[0]
+        raise UserError(message) from error
     except (AttributeError, KeyError) as error:
-        for text in argv:
-            key = text.split("=")[0].lstrip("-").removeprefix("config.")
-            if text.lstrip("-").startswith("config."):
-                check_choice("--config.", key, config_lib.flat(_CONFIG.value))
+        keys = config_lib.flat(given.parser.parse(argv[1].partition("=")[2]))
+        for text in argv[2:]:
+            key = text.partition("=")[0].lstrip("-")
+            if key.startswith("config."):
+                check_choice("--config", key.removeprefix("config."), keys)
         raise UserError(str(error)) from error
     except OSError as error:
-        raise UserError(f"--config: {error}") from error
+        raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
+
+
+def config_first(args: Sequence[str]) -> list[str]:
+    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier."""
+    return sorted(args, key=lambda text: not text.startswith(CONFIG))
 
 
 def cli() -> None:
     """The command line: errors of the user's in one line, exit code 2."""
+    sys.argv[1:] = config_first(sys.argv[1:])
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)

@@ -60,6 +60,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
             seed=train.seed,
             start=start,
             steps=stop,
+            process=(jax.process_index(), jax.process_count()),
         )
 
     @jax.jit
