@@ -100,7 +100,8 @@ class Builder(SourceBuilder):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     request "Lung Screening" data and the lung X-ray images of PLCO from the NCI's CDAS
-    (https://cdas.cancer.gov/plco), put the tables lung_screen_data_*.csv and lung_xryimg25_data_*.csv and the TIFF images into one
+    (https://cdas.cancer.gov/plco), put the tables lung_screen_data_*.csv and
+    lung_xryimg25_data_*.csv and the TIFF images into one
     folder, sub-folders allowed, and give it as data.dir
     """
     index = staticmethod(index)
