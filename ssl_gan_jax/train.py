@@ -47,6 +47,8 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
     method = methods.build({**config.method, "num_classes": len(records.classes)})
     rows = task.labelled if method.predict else task.unlabelled  # without labels, all serve
     steps = train.steps if not train.epochs else train.epochs * len(rows) // train.batch_size
+    if steps < 1:
+        raise UserError(f"train: {steps} steps; raise train.steps, or train.epochs if it is not 0")
     mesh = parallel.data_mesh(train.batch_size, train.unlabeled_batch_size)
 
     def batches(start: int, stop: int):
@@ -74,15 +76,16 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
     validate = Validator(method, task, train.evaluation_batch_size)
     sample = method.sample and jax.jit(method.sample, static_argnums=2)
 
-    # From here on files are written.
-    write_json(workdir / "config.json", config.to_dict())
-    folder = workdir / "checkpoints"
     first = parallel.shard(next(batches(0, 1)), mesh)
     key = jax.random.key(train.seed)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(mesh)),
         jax.eval_shape(init, key, first),
     )
+
+    # All that can be wrong with the input has been seen; from here on files are written.
+    write_json(workdir / "config.json", config.to_dict())
+    folder = workdir / "checkpoints"
     restored = checkpoint.restore(folder, like)
     if restored:
         state, meta = restored

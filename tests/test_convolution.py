@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.nets import convolution
 from ssl_gan_jax.nets.convolution import strided_conv, strided_conv_transpose, upsample_kernel
 
@@ -78,5 +79,5 @@ def test_auto_takes_the_platform_of_the_program_not_of_the_tracer():
 
 
 def test_size_that_is_no_power_of_two_is_refused():
-    with pytest.raises(ValueError, match="power of two"):
+    with pytest.raises(UserError, match="power of two"):
         convolution.stages(48, 4)

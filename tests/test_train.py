@@ -159,6 +159,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
         ({"data.only_class": "pneumonia"}, "normal"),
         ({"method.name": "3n_gan"}, "three_n_gan"),
         ({"replicas": 2}, "replicas"),
+        ({"data.size": 48}, "power of two"),
+        ({"train.epochs": 0, "train.steps": 0}, "train.steps"),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
@@ -239,9 +240,9 @@ def stages(size: int, smallest: int) -> int:
     """How many halvings lead from `size` to `smallest`.
 
     Raises:
-      ValueError: `size` is not a power-of-two multiple of `smallest`.
+      UserError: `size` is not a power-of-two multiple of `smallest`.
     """
     n = int(math.log2(size / smallest)) if size >= smallest else -1
     if n < 1 or smallest * 2**n != size:
-        raise ValueError(f"image size {size}: use a power of two from 32 to 256")
+        raise UserError(f"size: images of {size} pixels; use a power of two from 32 to 256")
     return n
