@@ -3,7 +3,8 @@
     --config=configs/phantom.py:method=ssl_gan,labels=10,seed=0
 
 `method` is any of ssl_gan_jax/methods, `labels` per class. An enlarged heart (cardiothoracic
-ratio above .5) against a normal one, 32x32.
+ratio above .5) against a normal one, 32x32. Gave over seeds 0 to 4: test AUROC .822 against .728
+for `supervised` (results/phantom.jsonl), in two to four minutes a run on two CPU cores.
 """
 
 import ml_collections

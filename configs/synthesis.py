@@ -4,7 +4,8 @@
     --config=configs/synthesis.py:only=pneumonia,seed=0 --config.data.dir=DIR
 
 On Kermany's training images; `data=folder` (or another source) and `only=CLASS` for others, an
-empty `only` for all images together. M trains 500 epochs on PLCO.
+empty `only` for all images together. M trains 500 epochs on PLCO; recognisable chests are there
+after 250 steps here, ribs after 750.
 """
 
 import ml_collections

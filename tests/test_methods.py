@@ -61,7 +61,7 @@ def test_totals_are_the_sums_that_the_papers_write():
     np.testing.assert_allclose(m["L_C"], m["L_s"] + 0.5 * m["L_u"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dcgan", "ec_gan", "multitask", "ssl_gan", "three_n_gan"])
+@pytest.mark.parametrize("name", ["ssl_gan", "three_n_gan"])
 def test_steps_of_the_other_players_leave_a_player_alone(name):
     """With its own learning rate at 0 nothing moves G: D's and C's steps do not reach it."""
     before, after, _ = step(name, lr_g=0.0)
@@ -147,8 +147,9 @@ def test_predict_and_sample_use_the_averaged_weights(name):
         }
     )
     if method.predict:
-        logits = jax.jit(method.predict)(state, first.image)
-        assert logits.shape == (8, 2) and not same(logits, method.predict(no_ema, first.image))
+        predict = jax.jit(method.predict)
+        logits = predict(state, first.image)
+        assert logits.shape == (8, 2) and not same(logits, predict(no_ema, first.image))
     if method.sample:
         sample = jax.jit(method.sample, static_argnums=2)
         images = sample(state, jax.random.key(1), 5)
@@ -179,7 +180,7 @@ def test_paper_presets_build(name):
     jax.eval_shape(method.train_step, state, batch(name))
 
 
-@pytest.mark.parametrize("name", ["ssl_gan", "supervised", "three_n_gan"])
+@pytest.mark.parametrize("name", ["ssl_gan", "three_n_gan"])
 def test_bfloat16_and_three_classes(name):
     first = batch(name)
     first = first.replace(label=jnp.arange(8, dtype=jnp.int32) % 3)
@@ -188,7 +189,7 @@ def test_bfloat16_and_three_classes(name):
     state = jax.jit(method.init)(jax.random.key(0), first)
     state, metrics = jax.jit(method.train_step)(state, first)
     assert all(jnp.isfinite(v) for v in metrics.values())
-    assert method.predict(state, first.image).shape == (8, 3)
+    assert jax.jit(method.predict)(state, first.image).shape == (8, 3)
 
 
 @pytest.mark.parametrize(
