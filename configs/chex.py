@@ -5,7 +5,8 @@
 `method` is any of ssl_gan_jax/methods (`supervised` is H's vanilla classifier), `images` the
 total, even over the classes, `size` 64 as in H, or 32. As H has it: batches of 10, 100 epochs,
 no image beyond the labelled ones. `pool=all` gives `ssl_gan` the rest of train without labels.
-Gave at 200 images, seed 0: results/chex.jsonl. DIR holds `chest_xray/` as published (doi 10.17632/rscbjbr9sj).
+What it gave at 200 images and seed 0 is in results/chex.jsonl. DIR holds `chest_xray/` as
+published (doi 10.17632/rscbjbr9sj).
 """
 
 import ml_collections
