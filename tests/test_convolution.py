@@ -44,7 +44,7 @@ def test_xla_form_is_lax_conv():
     np.testing.assert_allclose(strided_conv(x, kernel, "xla"), plain, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=4)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4))
 def test_transpose_is_the_adjoint(n, h, c, f):
     x, kernel, y = normal(0, n, 2 * h, 2, c), normal(1, 4, 4, c, f), normal(2, n, h, 1, f)
