@@ -211,7 +211,7 @@ GOLDEN = {
     "dcgan": {"J_D": 0.6931, "J_G": 0.3034},
     "ec_gan": {"L_C": 0.5521, "L_d": 1.3815, "L_g": 0.6796, "L_s": 0.5232, "L_u": 0.2894},
     "multitask": {"L_D": 2.056, "L_d": 1.3249, "L_g": 0.7635, "L_s": 0.7311},
-    "ssl_gan": {"L_labeled": 0.7518, "L_unlabeled": 0.3234, "L_generated": 2.2416, "L_G": 0.1055},
+    "ssl_gan": {"L_labeled": 1.0493, "L_unlabeled": 0.9932, "L_generated": 1.42, "L_G": 0.4425},
     "supervised": {"L_s": 0.7745},
     "three_n_gan": {"L_c": 0.5235, "L_s": 0.5232, "L_kl": 0.001, "L_d": 1.3815, "L_g": 0.6796},
 }
