@@ -98,10 +98,10 @@ def base(
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
     """Makes `supervised` the network of `ssl_gan` without its generator.
 
-    The fairest baseline of the three that `supervised` has: what is left to differ is the GAN. On
-    few labels it wants more noise and dropout and a lower learning rate than with a generator;
-    these were the best of five settings on validation images of the phantom (10 labels a class,
-    seed 100), as `ssl_gan`'s were of four.
+    The fairest baseline of the three that `supervised` has: the same layers. On few labels they
+    want more noise and dropout and a lower learning rate than with a generator; these were the
+    best of five settings on validation images of the phantom (10 labels a class, seed 100), as
+    `ssl_gan`'s were of four.
     """
     method.update(norm="weight", width=32, noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
 

@@ -136,7 +136,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
         "seed": train.seed,
         "steps": steps,
         "classes": list(records.classes),
-        **test(method, task, state, meta["best"], like, workdir, train.evaluation_batch_size),
+        **test(validate, task, state, meta["best"], like, workdir),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -175,17 +175,17 @@ class Validator:
     """Scores of a state on the validation images; `{}` where there is nothing to score."""
 
     def __init__(self, method: Method, task: Task, batch_size: int) -> None:
-        self._predict = method.predict and jax.jit(method.predict)
+        self.predict = method.predict and jax.jit(method.predict)
         self._records, self._rows, self._batch = task.records, task.val, batch_size
 
     def probabilities(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
         """Class probabilities [len(rows),K] of these images."""
-        predict = lambda images: self._predict(state, images)  # noqa: E731
+        predict = lambda images: self.predict(state, images)  # noqa: E731
         return evaluate.predict_all(predict, self._records.image[rows], self._batch)
 
     def __call__(self, state: TrainState) -> dict[str, float | None]:
         """Accuracy, AUROC and so on at threshold .5."""
-        if not self._predict or not len(self._rows):
+        if not self.predict or not len(self._rows):
             return {}
         probs = self.probabilities(state, self._rows)
         scores = evaluate.metrics(probs, self._records.label[self._rows])
@@ -193,23 +193,21 @@ class Validator:
 
 
 def test(
-    method: Method,
+    validator: Validator,
     task: Task,
     state: TrainState,
     best: Mapping[str, Any] | None,
     like: TrainState,
     workdir: Path,
-    batch_size: int,
 ) -> dict[str, Any]:
     """Tests the best state once and writes predictions.csv; the test's part of `result.json`."""
-    if not method.predict:
+    if not validator.predict:
         return {"best_step": int(state.step), "test": None, "validation": None}
     if best and best["step"] != int(state.step):
         state, _ = checkpoint.restore_step(workdir / "checkpoints", best["step"], like)
-    records, predictor = task.records, Validator(method, task, batch_size)
-    scores, threshold = {}, 0.5
+    records, scores, threshold = task.records, {}, 0.5
     for name, rows in (("validation", task.val), ("test", task.test)):
-        probs, label = predictor.probabilities(state, rows), records.label[rows]
+        probs, label = validator.probabilities(state, rows), records.label[rows]
         if name == "validation" and probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)
         if len(rows):
