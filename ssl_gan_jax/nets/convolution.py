@@ -6,15 +6,15 @@
 DCGAN's discriminator is made of the first and its generator of the second; M's "upsample, then
 convolve 3x3" is the second too, with a kernel made of the 3x3 one (`upsample_kernel`). Each is
 the other's input gradient, and both share one weight gradient, so three bilinear products are
-all that ever runs. XLA computes them well on GPUs and TPUs, but on a CPU its strided input
-gradients are several times slower than the matrix products below, hence three forms of each:
+all that ever runs. Each has two forms:
 
-    "xla"     `lax.conv_general_dilated` and its own transposes
-    "matmul"  rearrangements around one matrix product
-    "cpu"     whichever of the two was measured faster for the pass and the shape
+    "xla"   `lax.conv_general_dilated` and its own transposes
+    "cpu"   matrix products, see cpu_convolution.py
 
-`impl="auto"` decides by the platform that the program is compiled for, not by the one that
-happens to trace it. All forms share one kernel layout and agree to rounding.
+XLA's convolutions are the best on GPUs and TPUs. On a CPU some are several times slower than the
+matrix products, and inside `lax.scan` a hundred times. `impl="auto"` decides by the platform that
+the program is compiled for, not by the one that happens to trace it. Both forms share one kernel
+layout and agree to rounding.
 """
 
 import functools
@@ -27,65 +27,14 @@ from flax import linen as nn
 from jax import lax
 
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.nets import cpu_convolution
 from ssl_gan_jax.types import Array
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
 
 
-def _space_to_depth(x: Array) -> Array:
-    """[N,2h,2w,C] -> [N,h,w,4C], channels in (row, column, C) order."""
-    n, h, w, c = x.shape
-    x = x.reshape(n, h // 2, 2, w // 2, 2, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
-
-
-def _depth_to_space(x: Array) -> Array:
-    """[N,h,w,4C] -> [N,2h,2w,C]: the inverse."""
-    n, h, w, c = x.shape
-    x = x.reshape(n, h, w, 2, 2, c // 4)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
-
-
-def _corners(x: Array) -> Array:
-    """[N,h+1,w+1,C] -> [N,h,w,4C]: each 2x2 neighbourhood side by side."""
-    return jnp.concatenate(
-        [x[:, a : a + x.shape[1] - 1, b : b + x.shape[2] - 1] for a in (0, 1) for b in (0, 1)], -1
-    )
-
-
-def _pad(x: Array) -> Array:
-    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _patches(x: Array) -> Array:
-    """[N,2h,2w,C] -> [N,h,w,16C]: the 4x4 window of each output pixel (im2col)."""
-    return _corners(_space_to_depth(_pad(x)))
-
-
-def _patch_kernel(kernel: Array) -> Array:
-    """[4,4,C,F] -> [16C,F], rows in the order of `_patches`."""
-    _, _, c, f = kernel.shape
-    return kernel.reshape(2, 2, 2, 2, c, f).transpose(0, 2, 1, 3, 4, 5).reshape(16 * c, f)
-
-
-def _unpatch_kernel(flat: Array) -> Array:
-    """[16C,F] -> [4,4,C,F]: the inverse."""
-    c, f = flat.shape[0] // 16, flat.shape[1]
-    return flat.reshape(2, 2, 2, 2, c, f).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, c, f)
-
-
 def _conv_xla(x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_DIMS)
-
-
-def _conv_cpu(x: Array, kernel: Array) -> Array:
-    if x.shape[1] >= 16 and x.shape[3] > 1:
-        return _conv_xla(x, kernel)
-    return _conv_matmul(x, kernel)
-
-
-def _conv_matmul(x: Array, kernel: Array) -> Array:
-    return _patches(x) @ _patch_kernel(kernel)
 
 
 def _transpose_xla(y: Array, kernel: Array) -> Array:
@@ -94,56 +43,14 @@ def _transpose_xla(y: Array, kernel: Array) -> Array:
     return jax.linear_transpose(lambda x: _conv_xla(x, kernel), x)(y)[0]
 
 
-def _phases(kernel: Array) -> Array:
-    """[4,4,C,F] -> [2,2,F,4C]: the transposed convolution as a 2x2 convolution with stride 1.
-
-    Every 2x2 block of the (padded) output depends on a 2x2 neighbourhood of y: the four pixels
-    of the block, the phases, are four groups of output channels.
-    """
-    c, f = kernel.shape[2:]
-    blocks = kernel.reshape(2, 2, 2, 2, c, f)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-    return blocks.reshape(2, 2, f, 4 * c)
-
-
-def _transpose_cpu(y: Array, kernel: Array) -> Array:
-    if y.shape[1] >= 8 and kernel.shape[2] > 1:
-        blocks = lax.conv_general_dilated(
-            y, _phases(kernel), (1, 1), ((1, 1), (1, 1)), dimension_numbers=_DIMS
-        )
-        return _depth_to_space(blocks)[:, 1:-1, 1:-1]
-    return _transpose_matmul(y, kernel)
-
-
-def _transpose_matmul(y: Array, kernel: Array) -> Array:
-    if kernel.shape[2] == 1:  # four columns would make a bad matrix product: add up patches
-        n, h, w, _ = y.shape
-        x = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, 1), y.dtype)
-        return jax.linear_transpose(_patches, x)(y @ _patch_kernel(kernel).T)[0]
-    phases = _phases(kernel)
-    blocks = _corners(_pad(y)) @ phases.reshape(-1, phases.shape[-1])
-    return _depth_to_space(blocks)[:, 1:-1, 1:-1]
-
-
 def _weight_xla(x: Array, y: Array) -> Array:
     kernel = jax.ShapeDtypeStruct((4, 4, x.shape[3], y.shape[3]), x.dtype)
     return jax.linear_transpose(lambda k: _conv_xla(x, k), kernel)(y)[0]
 
 
-def _weight_cpu(x: Array, y: Array) -> Array:
-    if x.shape[1] >= 8 and x.shape[3] > 1:
-        return _weight_xla(x, y)
-    return _weight_matmul(x, y)
-
-
-def _weight_matmul(x: Array, y: Array) -> Array:
-    patches = _patches(x)
-    return _unpatch_kernel(patches.reshape(-1, patches.shape[-1]).T @ y.reshape(-1, y.shape[-1]))
-
-
 _FORMS: dict[str, tuple[Callable[[Array, Array], Array], ...]] = {
     "xla": (_conv_xla, _transpose_xla, _weight_xla),
-    "cpu": (_conv_cpu, _transpose_cpu, _weight_cpu),
-    "matmul": (_conv_matmul, _transpose_matmul, _weight_matmul),
+    "cpu": (cpu_convolution.conv, cpu_convolution.transpose, cpu_convolution.weight),
 }
 
 
