@@ -1,16 +1,21 @@
-"""One program over many devices: the batch is divided, the state is on each of them.
+"""One program over many devices, in one of two ways.
 
-Gradients and batch statistics are those of the global batch (the global view of `jax.jit`), so
-the number of devices changes rounding and nothing else.
+One run      the batch is divided, the state is on each device. Gradients and batch statistics are
+             those of the global batch (the global view of `jax.jit`), so the number of devices
+             changes rounding and nothing else.
+Replicas     runs side by side, each with a state and a batch of its own: divided over the devices,
+             stacked by `vmap` where a device has several. No communication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.types import PyTree
+from ssl_gan_jax.types import Batch, Metrics, PyTree, TrainState
 
 
 def data_mesh(*batch_sizes: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -33,12 +38,77 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sharded(mesh: Mesh) -> NamedSharding:
-    """Each device holds its part of the first axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def shard(batch: PyTree, mesh: Mesh) -> PyTree:
+def shard(batch: PyTree, mesh: Mesh, axis: int = 0) -> PyTree:
     """This process's part of a batch (NumPy arrays) -> the global batch, divided over `mesh`."""
-    sharding = sharded(mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(*axis * (None,), *mesh.axis_names))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def replica_mesh(n: int) -> Mesh:
+    """A mesh of as many devices as share `n` replicas evenly, with one axis, "replica"."""
+    devices = jax.devices()
+    size = max(d for d in range(1, len(devices) + 1) if n % d == 0)
+    return jax.make_mesh((size,), ("replica",), (AxisType.Auto,), devices=devices[:size])
+
+
+def over_replicas(function: Callable, mesh: Mesh) -> Callable:
+    """`function` on each replica: every argument and result gets a first axis of replicas."""
+
+    def local(*args):
+        if len(jax.tree.leaves(args)[0]) > 1:
+            return jax.vmap(function)(*args)
+        # A device with one replica runs the program of a single run.
+        results = function(*jax.tree.map(lambda x: x[0], args))
+        return jax.tree.map(lambda x: x[None], results)
+
+    spec = PartitionSpec("replica")
+    return jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+class Devices:
+    """Where the states and batches of `n` runs live: one run divided, or replicas side by side."""
+
+    def __init__(self, n: int, *batch_sizes: int) -> None:
+        self.n = n
+        self.mesh = data_mesh(*batch_sizes) if n == 1 else replica_mesh(n)
+        self.are_cpus = self.mesh.devices.flat[0].platform == "cpu"
+        self._first = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
+        self.one_state = replicated(self.mesh if n == 1 else self._first)
+
+    def compile(
+        self, step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+        """Compiles a train step, or several steps as one; the state given to it is used up."""
+        return jax.jit(step if self.n == 1 else over_replicas(step, self.mesh), donate_argnums=0)
+
+    def put_one(self, batch: Batch) -> Batch:
+        """One run's batch, to initialise from."""
+        return shard(batch, self.mesh if self.n == 1 else self._first)
+
+    def put(self, batches: list[list[Batch]]) -> Batch:
+        """Each run's next batches, as one argument of the compiled step.
+
+        A single batch of each run has no axis of steps, and a single run none of replicas.
+        """
+        k = len(batches[0])
+        each = [jax.tree.map(lambda *x: np.stack(x), *run) if k > 1 else run[0] for run in batches]
+        if self.n == 1:
+            return shard(each[0], self.mesh, axis=int(k > 1))
+        return shard(jax.tree.map(lambda *x: np.stack(x), *each), self.mesh)
+
+    def put_states(self, states: list[TrainState]) -> TrainState:
+        """Each run's state -> the state of the compiled step."""
+        if self.n == 1:
+            return jax.device_put(states[0], self.one_state)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+        return jax.device_put(stacked, NamedSharding(self.mesh, PartitionSpec("replica")))
+
+    def split(self, state: TrainState) -> list[TrainState]:
+        """The inverse of `put_states`."""
+        if self.n == 1:
+            return [state]
+        state = jax.device_get(state)  # all at once: slices on the devices would be many programs
+        return [
+            jax.tree.map(lambda x, i=i: jax.device_put(x[i], self.one_state), state)
+            for i in range(self.n)
+        ]

@@ -18,10 +18,11 @@ def gradients(function, *args):
     return jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a))), tuple(range(len(args))))(*args)
 
 
-# Both algorithms of the "cpu" form (the last two are the minimal one), in one block and in several.
+# The direct algorithm (the first three), the minimal one, each in one block and in several.
 @pytest.mark.parametrize("impl", ["cpu", "auto"])
 @pytest.mark.parametrize(
-    "shape", [(2, 4, 4, 3, 5), (3, 8, 6, 1, 4), (6, 34, 64, 64, 2), (2, 4, 8, 16, 3), (6, 64, 64, 16, 2)]
+    "shape",
+    [(2, 4, 4, 3, 5), (3, 8, 6, 1, 4), (6, 34, 64, 64, 2), (2, 4, 8, 16, 3), (6, 64, 64, 16, 2)],
 )
 def test_every_form_equals_lax_conv_and_so_do_its_gradients(impl, shape):
     n, h, w, c, f = shape

@@ -1,14 +1,17 @@
 """Whole runs, small: what is in the folder, what a resumption keeps, what is refused."""
 
+import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny import METHODS
 
-from ssl_gan_jax import checkpoint, train
+from ssl_gan_jax import checkpoint, methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.errors import UserError
 
@@ -104,6 +107,101 @@ def test_resumed_is_bit_for_bit_uninterrupted(method, tmp_path, monkeypatch):
         assert predictions[0].read_bytes() == predictions[1].read_bytes()
 
 
+def trained(workdir):
+    """The weights and all else that training left, as NumPy arrays."""
+    state, _ = checkpoint.restore(workdir / "checkpoints", json_like(workdir))
+    leaves = jax.tree.leaves(state)
+    return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+
+
+@pytest.mark.parametrize("method", ["ssl_gan", "three_n_gan"])
+def test_several_steps_a_call_are_the_same_steps(method, tmp_path):
+    """To rounding: the compiler may join other operations where it sees several steps."""
+    changes = {"train.log_every": 4, "train.evaluate_every": 4, "train.checkpoint_every": 4}
+    for k in (1, 4):
+        train.run(
+            small(method, steps=5, **changes, **{"train.steps_per_call": k}), tmp_path / f"{k}"
+        )
+    assert [line["step"] for line in scalars(tmp_path / "4")] == [4, 5]
+    for one, four in zip(*(scalars(tmp_path / k) for k in "14"), strict=True):
+        assert one == pytest.approx(four, rel=1e-4, abs=1e-5)
+    for one, four in zip(trained(tmp_path / "1"), trained(tmp_path / "4"), strict=True):
+        np.testing.assert_allclose(one, four, rtol=1e-2, atol=1e-4)
+
+
+@given(st.integers(0, 30), st.integers(0, 60), st.integers(1, 9), st.lists(st.integers(1, 12)))
+def test_calls_cover_every_step_once_and_stop_at_every_event(start, more, several, every):
+    ends = list(itertools.accumulate(train.call_lengths(start, start + more, several, every)))
+    assert (ends[-1] if ends else 0) == more
+    events = {s for s in range(start + 1, start + more) for n in every if s % n == 0}
+    assert events <= {start + end for end in ends}
+
+
+def test_each_replica_is_its_own_single_run(tmp_path):
+    together = train.run(small("ssl_gan", replicas=2, **{"train.seed": 5}), tmp_path / "both")
+    for seed, result in zip((5, 6), together["replicas"], strict=True):
+        folder = tmp_path / "both" / f"seed_{seed}"
+        alone = train.run(small("ssl_gan", **{"train.seed": seed}), tmp_path / f"{seed}")
+        assert result["seed"] == seed and result["replicas"] == 2
+        assert (folder / "config.json").read_text() == (
+            tmp_path / f"{seed}" / "config.json"
+        ).read_text()
+        for a, b in zip(scalars(folder), scalars(tmp_path / f"{seed}"), strict=True):
+            assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+        assert result["test"]["auroc"]["value"] == pytest.approx(
+            alone["test"]["auroc"]["value"], abs=0.02
+        )
+
+
+def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path, monkeypatch):
+    """One had saved step 2 and the other not: each goes on from where it stood."""
+    config = small("supervised", replicas=2)
+    whole = train.run(config, tmp_path / "whole")
+
+    save = checkpoint.save
+
+    def save_and_die(*args, **kwargs):
+        save(*args, **kwargs)
+        raise Stop
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(Stop):
+        train.run(config, tmp_path / "broken")
+    monkeypatch.setattr(checkpoint, "save", save)
+    stood = [
+        checkpoint.last_step(tmp_path / "broken" / f"seed_{i}" / "checkpoints") for i in (0, 1)
+    ]
+    assert stood == [2, 0]
+    again = train.run(config, tmp_path / "broken")
+    for a, b in zip(whole["replicas"], again["replicas"], strict=True):
+        assert a["test"]["n"] == b["test"]["n"] and b["steps"] == 4
+        assert a["test"]["auroc"]["value"] == pytest.approx(b["test"]["auroc"]["value"], abs=0.02)
+
+
+def test_runs_that_differ_in_more_than_seed_and_labels_do_not_train_together(tmp_path):
+    configs = [small("supervised"), small("supervised", **{"method.lr": 0.5})]
+    with pytest.raises(UserError, match=r"together.*method\.lr"):
+        train.together(configs, [tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_run_compiles_its_step_once(tmp_path, monkeypatch):
+    traced = []
+    build = methods.build
+
+    def counting(config):
+        method = build(config)
+
+        def train_step(state, batch):
+            traced.append(len(batch.image))
+            return method.train_step(state, batch)
+
+        return method._replace(train_step=train_step)
+
+    monkeypatch.setattr(methods, "build", counting)
+    train.run(small("supervised", steps=6), tmp_path)
+    assert traced == [8]
+
+
 def is_key(x):
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
@@ -158,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
         ({"data.name": "kermany", "data.dir": "nowhere"}, "nowhere"),
         ({"data.only_class": "pneumonia"}, "normal"),
         ({"method.name": "3n_gan"}, "three_n_gan"),
-        ({"replicas": 2}, "replicas"),
+        ({"replicas": 0}, "replicas"),
         ({"data.size": 48}, "power of two"),
         ({"train.epochs": 0, "train.steps": 0}, "train.steps"),
     ],

@@ -74,7 +74,7 @@ def load(
     config = source.Builder.builder_config_cls(
         f"{size}px-{equalize}-{key}", size=size, equalize=equalize, options=builder_options
     )
-    builder = _prepared(source.Builder, config, _cache(cache_dir), data_dir)
+    builder = _prepared(source.Builder, config, cache_folder(cache_dir), data_dir)
     records = _read(builder, index)
     _check_unreadable(records.quarantined, len(index.rows), max_unreadable, builder.data_dir)
     return records
@@ -138,7 +138,8 @@ def _prepared(
     return builder
 
 
-def _cache(cache_dir: str | Path | None) -> Path:
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where this program keeps what it can make again: `cache_dir`, or the user's own folder."""
     default = os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
     return Path(cache_dir or default).expanduser()
 
