@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
     prepare_jax(_CONFIG.value.replicas)
     result = train.run(_CONFIG.value, _WORKDIR.value)
-    for one in result.get("replicas", [result]):
+    for one in result.get("runs", [result]):
         if one["test"]:
             scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
             line = ", ".join(
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
                 if s["value"] is not None and s["low"] is not None
             )
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
-    files = "seed_*/result.json" if "replicas" in result else "result.json"
+    files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", _WORKDIR.value, files, one["wall_s"])
 
 

@@ -37,7 +37,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
 
     With `config.replicas` = R > 1, R runs with the seeds `train.seed`, `train.seed` + 1, ... train
     as one program (`together`), each in a folder of its own, `workdir/seed_S`; returns
-    `{"replicas": [their results]}`.
+    `{"runs": [their results]}`.
 
     Raises:
       UserError: bad input, or a loss that is not finite (names step and term).
@@ -50,7 +50,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
     configs = [config.copy_and_resolve_references() for _ in seeds]
     for one, seed in zip(configs, seeds, strict=True):
         one.replicas, one.train.seed = 1, seed
-    return {"replicas": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds])}
+    return {"runs": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds])}
 
 
 def together(

@@ -139,7 +139,7 @@ def test_calls_cover_every_step_once_and_stop_at_every_event(start, more, severa
 
 def test_each_replica_is_its_own_single_run(tmp_path):
     together = train.run(small("ssl_gan", replicas=2, **{"train.seed": 5}), tmp_path / "both")
-    for seed, result in zip((5, 6), together["replicas"], strict=True):
+    for seed, result in zip((5, 6), together["runs"], strict=True):
         folder = tmp_path / "both" / f"seed_{seed}"
         alone = train.run(small("ssl_gan", **{"train.seed": seed}), tmp_path / f"{seed}")
         assert result["seed"] == seed and result["replicas"] == 2
@@ -173,7 +173,7 @@ def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path, monkeypatch
     ]
     assert stood == [2, 0]
     again = train.run(config, tmp_path / "broken")
-    for a, b in zip(whole["replicas"], again["replicas"], strict=True):
+    for a, b in zip(whole["runs"], again["runs"], strict=True):
         assert a["test"]["n"] == b["test"]["n"] and b["steps"] == 4
         assert a["test"]["auroc"]["value"] == pytest.approx(b["test"]["auroc"]["value"], abs=0.02)
 

@@ -1,0 +1,207 @@
+"""The other sections of the benchmark: a generator of table rows each."""
+
+import importlib.util
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from cases import (
+    batch_of,
+    compiled,
+    config_of,
+    single_step,
+    started,
+    stepper,
+)
+from PIL import Image
+from steps import WIDTH, without_shift
+from timing import Watch, alternate, count_flops, seconds
+
+from ssl_gan_jax import train
+from ssl_gan_jax.data import pipeline, records
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+# --- growth ------------------------------------------------------------------------------------
+
+
+def growth(options, rate):
+    """What a step of 3N-GAN costs as batch, width and image grow, and a batch as labels do."""
+    series = {
+        "batch": [(b, {"size": 64, "width": WIDTH, "b": b}) for b in (10, 20, 40, 80)],
+        "width": [(w, {"size": 64, "width": w, "b": 10}) for w in (16, 32, 64)],
+        "size": [(size, {"size": size, "width": 32, "b": 10}) for size in (32, 64, 128)],
+    }
+    for name, cases in series.items():
+        rate.sample()
+        runs, work = {}, {}
+        for value, case in cases[:2] if options.quick else cases:
+            config = config_of("three_n_gan", case["size"], width=case["width"])
+            batch = batch_of("three_n_gan", case["size"], case["b"])
+            method, state = started(config, batch)
+            runs[value] = stepper(compiled(single_step(method), state, batch), state, batch)
+            work[value] = count_flops(*without_shift(config, state, batch)) / 1e9
+        yield from growth_rows(name, alternate(runs, 6 if options.quick else 60), work)
+    labelled = (20, 1000) if options.quick else (20, 1000, 20000)
+    times = alternate({n: batches_of(n) for n in labelled}, 10)
+    yield from growth_rows("labelled images (input pipeline)", times, {})
+
+
+def growth_rows(name, times, work):
+    first = next(iter(times))
+    for value, s in times.items():
+        yield {
+            "grows": name,
+            "to": value,
+            "ms": 1e3 * s,
+            "gflop": work.get(value),
+            "time_times": s / times[first],
+            "work_times": work[value] / work[first] if work else None,
+        }
+
+
+def batches_of(n):
+    """`run(k)` takes k batches of 10 from n labelled images of 64x64."""
+    image, label = np.zeros((n, 64, 64, 1), np.uint8), np.arange(n) % 2
+    stream = pipeline.batches(
+        image,
+        label,
+        np.arange(n),
+        np.arange(n),
+        batch_size=10,
+        unlabeled_batch=0,
+        seed=0,
+        steps=10**9,
+    )
+    return lambda k: list(itertools.islice(stream, k))
+
+
+# --- replicas ----------------------------------------------------------------------------------
+
+
+def replicas(options, rate):
+    """R replicas in one program against R single steps."""
+    for name in options.methods or ("ssl_gan", "three_n_gan"):
+        for r in (1, 5) if options.quick else (1, 2, 4, 5, 8):
+            rate.sample()
+            # A process of its own: on a CPU each replica wants a device, and the rest only one.
+            command = [sys.executable, Path(__file__).with_name("replicas.py"), name, str(r)]
+            command.append("6" if options.quick else "30")
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            yield json.loads(done.stdout)
+
+
+# --- loop --------------------------------------------------------------------------------------
+
+
+def loop(options, rate):
+    """The training loop's time per step against the bare step's."""
+    config = phantom("method=three_n_gan,labels=100")
+    config.data.update(size=64, options={"images": 400, "site": "A"})
+    config.method.update(width=WIDTH, shift=6)
+    every, count = (5, 20) if options.quick else (25, 250)
+    config.train.update(batch_size=10, steps=count, log_every=every)
+    config.train.update(evaluate_every=10**9, checkpoint_every=10**9, sample_every=10**9)
+    batch = batch_of("three_n_gan", 64, 10)
+    method, state = started(config.method, batch)
+    bare = {"bare": stepper(compiled(single_step(method), state, batch), state, batch)}
+    rate.sample()
+    before = alternate(bare, 2 if options.quick else 20)["bare"]
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.cache_dir = f"{folder}/cache"
+        with Watch(Path(folder) / "run" / "metrics.jsonl") as watch:
+            train.run(config, f"{folder}/run")
+    after = alternate(bare, 2 if options.quick else 20)["bare"]
+    logged = watch.times[: count // every]  # the lines of training; validation's come after them
+    in_loop = statistics.median(np.diff(logged)) / every
+    bare_s = (before + after) / 2
+    yield {
+        "steps": count - every,
+        "loop_ms": 1e3 * in_loop,
+        "bare_before_ms": 1e3 * before,
+        "bare_after_ms": 1e3 * after,
+        "loop_over_bare": in_loop / bare_s,
+    }
+
+
+def phantom(arg):
+    """The config of configs/phantom.py."""
+    spec = importlib.util.spec_from_file_location("phantom", REPOSITORY / "configs" / "phantom.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+# --- startup -----------------------------------------------------------------------------------
+
+
+def startup(options, rate):
+    """Seconds from the start of a process to its first step, and to the end of a run of one."""
+    del rate
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        first_run(folder, "prepare")  # makes the data; throws its programs away
+        for cache in ("cold", "warm", "warm") if not options.quick else ("cold", "warm"):
+            first_step, total = first_run(folder, "programs")
+            yield {"compile_cache": cache, "first_step_s": first_step, "whole_run_s": total}
+
+
+def first_run(folder, cache):
+    """One step of the default experiment in a new process, with that compile cache."""
+    environment = os.environ | {
+        "SSL_GAN_JAX_CACHE": str(folder / "data"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with tempfile.TemporaryDirectory(dir=folder) as workdir:
+        command = [sys.executable, "-m", "ssl_gan_jax.main", "--config=configs/phantom.py"]
+        command += [f"--workdir={workdir}", "--config.train.steps=1", "--config.train.log_every=1"]
+        with Watch(Path(workdir) / "metrics.jsonl") as watch:
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+            )
+            end = time.perf_counter()
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+    return watch.times[0] - start, end - start
+
+
+# --- preparation -------------------------------------------------------------------------------
+
+
+def preparation(options, rate):
+    """Images a second from the source to the cache of prepared ones."""
+    del rate
+    n = 100 if options.quick else 1000
+    with tempfile.TemporaryDirectory() as folder:
+        jpegs = Path(folder) / "jpegs"
+        write_jpegs(jpegs, n)
+
+        def prepare(name, data_dir, size, **changes):
+            records.load(name, data_dir, size, cache_dir=f"{folder}/cache", **changes)
+
+        prepare("phantom", None, 32, images=8)  # imports, and what TFDS does once
+        for size in (32, 128):
+            s = seconds(lambda size=size: prepare("phantom", None, size, images=n))
+            yield {"images": f"phantom at {size} px", "count": n, "images_s": n / s}
+        s = seconds(lambda: prepare("folder", jpegs, 64))
+        yield {"images": "JPEG 224x224 to 64 px", "count": n, "images_s": n / s}
+
+
+def write_jpegs(folder, n):
+    """Smooth random images, in one sub-folder for each of two classes."""
+    random = np.random.default_rng(0)
+    for i in range(n):
+        path = folder / "ab"[i % 2] / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (14, 14), np.uint8))
+        small.resize((224, 224), Image.Resampling.BICUBIC).save(path, quality=90)
