@@ -82,6 +82,29 @@ def test_killed_and_started_again_is_as_if_nothing_had_happened(tmp_path):
     assert (whole / "predictions.csv").read_text() == (broken / "predictions.csv").read_text()
 
 
+def test_replicas_leave_the_folders_of_single_runs(tmp_path):
+    """On a device each, with several steps a call: to rounding what each seed gives alone."""
+    args = [*SMALL, "--config.train.steps=20", "--config.train.log_every=10"]
+    several = ["--config.replicas=2", "--config.train.steps_per_call=5"]
+    code, out = call(*args, *several, f"--workdir={tmp_path / 'both'}")
+    assert code == 0 and "seed 1, test" in out, out
+    code, out = call(*args, "--config.train.seed=1", f"--workdir={tmp_path / 'alone'}")
+    assert code == 0, out
+    folders = tmp_path / "both" / "seed_1", tmp_path / "alone"
+    a, b = ((d / "metrics.jsonl").read_text().splitlines() for d in folders)
+    assert len(a) == len(b) and json.loads(a[0]) == pytest.approx(json.loads(b[0]), rel=1e-2)
+    code, out = call(*args, *several, f"--workdir={tmp_path / 'both'}")
+    assert code == 0 and out.count("is finished") == 2, out
+
+
+def test_programs_are_kept_in_the_users_own_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("SSL_GAN_JAX_CACHE", str(tmp_path / "cache"))
+    code, out = call(*SMALL, "--config.train.steps=1", f"--workdir={tmp_path / 'run'}")
+    kept = tmp_path / "cache" / "jax"
+    assert code == 0 and any(kept.iterdir()) and kept.stat().st_mode & 0o077 == 0, out
+
+
 def test_a_folder_of_ones_own(tmp_path):
     """Sub-folders of classes and of unlabelled images, with progress on plain lines."""
     import numpy as np
