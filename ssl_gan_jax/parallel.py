@@ -66,11 +66,11 @@ def over_replicas(function: Callable, mesh: Mesh) -> Callable:
 
 
 class Devices:
-    """Where the states and batches of `n` runs live: one run divided, or replicas side by side."""
+    """Where the states and batches of `n` runs live: one divided over `mesh`, or replicas."""
 
-    def __init__(self, n: int, *batch_sizes: int) -> None:
+    def __init__(self, n: int, mesh: Mesh | None = None) -> None:
         self.n = n
-        self.mesh = data_mesh(*batch_sizes) if n == 1 else replica_mesh(n)
+        self.mesh = mesh or replica_mesh(n)
         self.are_cpus = self.mesh.devices.flat[0].platform == "cpu"
         self._first = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
         self.one_state = replicated(self.mesh if n == 1 else self._first)

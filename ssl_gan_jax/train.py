@@ -25,6 +25,7 @@ from ssl_gan_jax.types import Batch, Method, Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
+EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
 
 
@@ -77,7 +78,7 @@ def together(
             one = Run(config, workdir)
             groups[one.steps, checkpoint.last_step(workdir / "checkpoints")].append(one)
     for runs in groups.values():
-        _train(runs)
+        _train(runs, divide=len(configs) == 1)
     return [json.loads((workdir / "result.json").read_text()) for workdir in workdirs]
 
 
@@ -93,6 +94,9 @@ class Run:
         # Without labels, all serve.
         self.rows = self.task.labelled if self.method.predict else self.task.unlabelled
         train = config.train
+        for key in (*EVERY, "steps_per_call"):
+            if train[key] < 1:
+                raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
         self.steps = train.steps
         if train.epochs:
             self.steps = train.epochs * len(self.rows) // train.batch_size
@@ -140,12 +144,16 @@ class Run:
             raise UserError(f"{self.workdir}: {error}") from None
 
 
-def _train(runs: list[Run]) -> None:
-    """Trains runs that stand at the same step, and writes each one's result."""
+def _train(runs: list[Run], divide: bool) -> None:
+    """Trains runs that stand at the same step, and writes each one's result.
+
+    `divide`: a single run divides its batches over all devices; else it is a replica, on one.
+    """
     start_time = time.monotonic()
     config, n = runs[0].config, len(runs)
     train, steps, method = config.train, runs[0].steps, runs[0].method
-    devices = parallel.Devices(n, train.batch_size, train.unlabeled_batch_size)
+    sizes = (train.batch_size, train.unlabeled_batch_size)
+    devices = parallel.Devices(n, parallel.data_mesh(*sizes) if divide else None)
 
     def train_step(state, raw):
         return method.train_step(state, to_float(raw))
@@ -176,7 +184,7 @@ def _train(runs: list[Run]) -> None:
     start = int(states[0].step)
     if any(int(state.step) != start for state in states):  # a damaged checkpoint was passed over
         for one in runs:
-            _train([one])
+            _train([one], divide)
         return
     before_s = [one.meta["wall_s"] for one in runs]
     for one in runs:
@@ -184,8 +192,7 @@ def _train(runs: list[Run]) -> None:
     state = devices.put_states(states)
     del states
 
-    every = (train.log_every, train.evaluate_every, train.checkpoint_every)
-    every += (train.sample_every,) if sample else ()
+    every = [train[key] for key in EVERY]
     pending: list[Metrics] = []
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context

@@ -257,6 +257,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
         ({"data.only_class": "pneumonia"}, "normal"),
         ({"method.name": "3n_gan"}, "three_n_gan"),
         ({"replicas": 0}, "replicas"),
+        ({"train.steps_per_call": 0}, r"train\.steps_per_call: 0"),
+        ({"train.log_every": 0}, r"train\.log_every: 0"),
         ({"data.size": 48}, "power of two"),
         ({"train.epochs": 0, "train.steps": 0}, "train.steps"),
     ],
