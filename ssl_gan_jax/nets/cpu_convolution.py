@@ -75,9 +75,12 @@ def weight(x: Array, y: Array) -> Array:
     def add(total, block):
         return jax.tree.map(jnp.add, total, product(*block)), None
 
-    blocks = _blocks(algorithm, x, x, y)
-    first = product(*(b[0] for b in blocks))
-    total, _ = lax.scan(add, first, tuple(b[1:] for b in blocks))
+    blocks = tuple(_blocks(algorithm, x, x, y))
+    if len(blocks[0]) == 1:
+        total = product(x, y)
+    else:
+        g = jax.eval_shape(algorithm.weights, kernel)
+        total, _ = lax.scan(add, [jnp.zeros(g.shape[::-1]) for g in g], blocks)
     g = [g.T for g in total]
     return jax.linear_transpose(algorithm.weights, kernel)(g)[0].astype(x.dtype)
 
