@@ -1,15 +1,12 @@
-"""What is measured: configs, random batches, first states, and our steps as programs."""
+"""What is measured: configs, first states, and our steps as programs; `tiny` has the batches."""
 
 import jax
 import jax.numpy as jnp
 
 import ssl_gan_jax
-from ssl_gan_jax.types import Batch
 
 # For programs that run once or twice: half the time to compile, the same convolutions.
 HASTE = {"xla_backend_optimization_level": 0}
-
-METHODS = ("supervised", "dcgan", "ssl_gan", "multitask", "ec_gan", "three_n_gan")
 
 
 def config_of(name, size, **changes):
@@ -18,17 +15,6 @@ def config_of(name, size, **changes):
     config.update(size=size, shift=size // 10)
     config.update({key: value for key, value in changes.items() if key in config})
     return config
-
-
-def batch_of(name, size, b, seed=0):
-    """Random images in [-1,1]; as many unlabelled ones for the method that wants them."""
-    key_x, key_u = jax.random.split(jax.random.key(seed))
-    u = b if name == "ssl_gan" else 0
-    return Batch(
-        image=jnp.tanh(jax.random.normal(key_x, (b, size, size, 1))),
-        label=jnp.arange(b, dtype=jnp.int32) % 2,
-        unlabeled=jnp.tanh(jax.random.normal(key_u, (u, size, size, 1))),
-    )
 
 
 def started(config, batch):

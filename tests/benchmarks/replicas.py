@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
-from cases import batch_of, compiled, config_of, single_step, started, stepper
+from cases import compiled, config_of, single_step, started, stepper
 from timing import alternate
+from tiny import batch as batch_of
 
 from ssl_gan_jax import parallel
 from ssl_gan_jax.main import prepare_jax
@@ -16,7 +18,7 @@ from ssl_gan_jax.main import prepare_jax
 
 def main(name, r, budget_s):
     prepare_jax(replicas=r)
-    batch = batch_of(name, 32, 10)
+    batch = batch_of(name, 10, 32)
     method, state = started(config_of(name, 32), batch)
     single = stepper(compiled(single_step(method), state, batch), state, batch)
     if r == 1:

@@ -25,7 +25,7 @@ SECTIONS = ("steps", "growth", "replicas", "loop", "startup", "preparation")
 def main():
     options = parse()
     # The checkout that this file lies in is measured, whatever else is installed.
-    sys.path.insert(0, str(REPOSITORY))
+    sys.path[:0] = map(str, (REPOSITORY, REPOSITORY / "tests"))
     from ssl_gan_jax.main import use_huge_pages
 
     use_huge_pages()  # as the project's own commands do; PyTorch gets them too

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from cases import (
-    batch_of,
     compiled,
     config_of,
     single_step,
@@ -23,6 +22,7 @@ from cases import (
 from PIL import Image
 from steps import WIDTH, without_shift
 from timing import Watch, alternate, count_flops, seconds
+from tiny import batch as batch_of
 
 from ssl_gan_jax import train
 from ssl_gan_jax.data import pipeline, records
@@ -45,7 +45,7 @@ def growth(options, rate):
         runs, work = {}, {}
         for value, case in cases[:2] if options.quick else cases:
             config = config_of("three_n_gan", case["size"], width=case["width"])
-            batch = batch_of("three_n_gan", case["size"], case["b"])
+            batch = batch_of("three_n_gan", case["b"], case["size"])
             method, state = started(config, batch)
             runs[value] = stepper(compiled(single_step(method), state, batch), state, batch)
             work[value] = count_flops(*without_shift(config, state, batch)) / 1e9
@@ -110,7 +110,7 @@ def loop(options, rate):
     every, count = (5, 20) if options.quick else (25, 250)
     config.train.update(batch_size=10, steps=count, log_every=every)
     config.train.update(evaluate_every=10**9, checkpoint_every=10**9, sample_every=10**9)
-    batch = batch_of("three_n_gan", 64, 10)
+    batch = batch_of("three_n_gan", 10, 64)
     method, state = started(config.method, batch)
     bare = {"bare": stepper(compiled(single_step(method), state, batch), state, batch)}
     rate.sample()

@@ -6,8 +6,6 @@ import time
 
 import torch
 from cases import (
-    METHODS,
-    batch_of,
     compiled,
     config_of,
     many_steps,
@@ -17,6 +15,8 @@ from cases import (
     stepper,
 )
 from timing import alternate, count_flops, program_memory, seconds
+from tiny import METHODS
+from tiny import batch as batch_of
 from twins import Twin, compare, disagreements, tensors
 
 import ssl_gan_jax
@@ -66,7 +66,7 @@ def check(name, size):
 
 def step_row(name, size, b, budget_s):
     start = time.perf_counter()
-    config, batch = config_of(name, size, width=WIDTH), batch_of(name, size, b)
+    config, batch = config_of(name, size, width=WIDTH), batch_of(name, b, size)
     method, state = started(config, batch)
     program = compiled(single_step(method), state, batch)
     runs = {"ours": stepper(program, state, batch)}

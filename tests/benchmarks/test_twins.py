@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from cases import METHODS  # noqa: E402
+from tiny import METHODS  # noqa: E402
 from twins import compare, disagreements  # noqa: E402
 
 

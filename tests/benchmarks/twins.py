@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import HASTE, batch_of, config_of, started
+from cases import HASTE, config_of, started
+from tiny import batch as batch_of
 from twin_nets import Discriminator, Generator, to_torch
 
 from ssl_gan_jax.losses import draw_z
@@ -244,7 +245,7 @@ def compare(name, size, width, b, seed=0, **changes):
     have moved: the sum of the absolute differences, in learning rates.
     """
     config = config_of(name, size, width=width, **quiet(width), **changes)
-    batch = batch_of(name, size, b, seed)
+    batch = batch_of(name, b, size, seed)
     method, state = started(config, batch)
     twin = Twin(name, config, state)
     starts = {key: [t.clone() for t in values] for key, values in twin.ema.items()}
