@@ -136,11 +136,6 @@ def steps(folder: str | Path) -> list[int]:
     return [step for step in _numbered(folder) if (folder / str(step) / MANIFEST).is_file()]
 
 
-def last_step(folder: str | Path) -> int:
-    """The newest step that is there, 0 without one. Whether it is sound, `restore` finds out."""
-    return max(steps(folder), default=0)
-
-
 def clean(folder: str | Path) -> None:
     """Deletes what interrupted saves left behind. Raises OSError where it may not."""
     for pattern in ("*.tmp", "*.orbax-checkpoint-tmp*"):

@@ -94,6 +94,7 @@ def base(
         "checkpoint_every": 500,
         "sample_every": 500,
         "evaluation_batch_size": 200,
+        "test_at_end": True,  # off for tuning: the test images are not looked at
         "seed": seed,
     }
     config.replicas = 1  # runs with consecutive seeds, as one program

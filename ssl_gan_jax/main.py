@@ -7,12 +7,14 @@
 --config=FILE:key=value,... chooses an experiment (each file in configs/ says what its arguments
 are); --config.KEY=VALUE overrides any key of it, such as --config.method.tau=0.8 or
 --config.train.steps=500. A config file is a Python program: run only those that you trust.
-The same command again goes on where it stopped. Exit codes: 0 done, 2 bad input.
+The same command again goes on where it stopped; SIGTERM and Ctrl-C save first. Exit codes: 0 done
+or saved on SIGTERM, 2 bad input.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -37,7 +39,11 @@ def main(argv: Sequence[str]) -> None:
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
     prepare_jax(_CONFIG.value.replicas)
-    result = train.run(_CONFIG.value, _WORKDIR.value)
+    try:
+        result = train.run(_CONFIG.value, _WORKDIR.value, stop=on_signal())
+    except train.Stopped as stopped:
+        logging.info("%s: %s; the same command goes on from there", _WORKDIR.value, stopped)
+        return
     for one in result.get("runs", [result]):
         if one["test"]:
             scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
@@ -49,6 +55,19 @@ def main(argv: Sequence[str]) -> None:
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
     files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", _WORKDIR.value, files, one["wall_s"])
+
+
+def on_signal() -> Callable[[], bool]:
+    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    came = []
+
+    def handler(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    return lambda: bool(came)
 
 
 def prepare_jax(replicas: int) -> None:

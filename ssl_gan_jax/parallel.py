@@ -72,18 +72,14 @@ class Devices:
         self.n = n
         self.mesh = mesh or replica_mesh(n)
         self.are_cpus = self.mesh.devices.flat[0].platform == "cpu"
-        self._first = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
-        self.one_state = replicated(self.mesh if n == 1 else self._first)
+        first = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
+        self.one_state = replicated(self.mesh if n == 1 else first)
 
     def compile(
         self, step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """Compiles a train step, or several steps as one; the state given to it is used up."""
         return jax.jit(step if self.n == 1 else over_replicas(step, self.mesh), donate_argnums=0)
-
-    def put_one(self, batch: Batch) -> Batch:
-        """One run's batch, to initialise from."""
-        return shard(batch, self.mesh if self.n == 1 else self._first)
 
     def put(self, batches: list[list[Batch]]) -> Batch:
         """Each run's next batches, as one argument of the compiled step.

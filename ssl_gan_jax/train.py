@@ -2,13 +2,14 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import checkpoint, evaluate, methods, parallel
+from ssl_gan_jax import checkpoint, evaluate, methods, parallel, quality
 from ssl_gan_jax.config import differences
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.types import Batch, Method, Metrics, TrainState
+from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
@@ -29,7 +30,15 @@ EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
 
 
-def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+class Stopped(Exception):
+    """Training was asked to stop, and saved itself: the same call goes on. Says at which step."""
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Trains, validates, keeps the best, tests once; returns what `result.json` says.
 
     The same call on the same folder goes on where it stopped, bit for bit as if it had not; on a
@@ -40,60 +49,128 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any
     as one program (`together`), each in a folder of its own, `workdir/seed_S`; returns
     `{"runs": [their results]}`.
 
+    `stop` is asked after every call of the compiled step; once it says so, all is saved.
+
     Raises:
       UserError: bad input, or a loss that is not finite (names step and term).
+      Stopped: after `stop`.
     """
     if config.replicas < 1:
         raise UserError(f"replicas: {config.replicas}; must be 1 or more")
     if config.replicas == 1:
-        return together([config], [Path(workdir)])[0]
+        return together([config], [Path(workdir)], stop=stop)[0]
     seeds = range(config.train.seed, config.train.seed + config.replicas)
     configs = [config.copy_and_resolve_references() for _ in seeds]
     for one, seed in zip(configs, seeds, strict=True):
         one.replicas, one.train.seed = 1, seed
-    return {"runs": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds])}
+    return {"runs": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds], stop)}
 
 
 def together(
-    configs: Sequence[ml_collections.ConfigDict], workdirs: Sequence[Path]
+    configs: Sequence[ml_collections.ConfigDict],
+    workdirs: Sequence[Path],
+    stop: Callable[[], bool] = lambda: False,
+    about: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains runs that differ in seed or labels only, as replicas in one program; their results.
 
     Each run's folder is that of a run alone, and may be gone on with alone. Finished ones are not
     run again; those that were interrupted at another step than the others go on by themselves.
+    `about` holds what else each run's `result.json` should say.
 
     Raises:
-      UserError: as `run`; or two configs differ in more than `TOGETHER`.
+      UserError, Stopped: as `run`; or two configs differ in more than `TOGETHER`.
     """
     for config in configs[1:]:
         apart = [d for d in differences(configs[0], config) if d.partition(":")[0] not in TOGETHER]
         if apart:
             raise UserError(f"runs that train together must not differ in {'; '.join(apart)}")
-    groups = collections.defaultdict(list)
-    for config, workdir in zip(configs, workdirs, strict=True):
+    runs = []
+    for config, workdir, more in zip(configs, workdirs, about or [{}] * len(configs), strict=True):
         check_workdir(workdir, config)
         if (workdir / "result.json").exists():
             logging.info("%s is finished; delete it or choose another --workdir", workdir)
         else:
-            one = Run(config, workdir)
-            groups[one.steps, checkpoint.last_step(workdir / "checkpoints")].append(one)
-    for runs in groups.values():
-        _train(runs, divide=len(configs) == 1)
+            runs.append(Run(config, workdir, divide=len(configs) == 1, about=more))
+    # All that can be wrong with the input has been seen; from here on files are written.
+    groups = collections.defaultdict(list)
+    for one in runs:
+        state = one.begin()
+        groups[one.steps, int(state.step)].append((one, state))
+    for group in groups.values():
+        _train(*map(list, zip(*group, strict=True)), stop)
     return [json.loads((workdir / "result.json").read_text()) for workdir in workdirs]
 
 
-class Run:
-    """What each of several runs in one program has for itself."""
+class Programs(NamedTuple):
+    """The functions of one method, jitted, for a number of runs that train as one."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path) -> None:
-        self.config, self.workdir = config, workdir
+    devices: parallel.Devices
+    init: Callable[[Array, Batch], TrainState]  # of one run, as are `predict` and `sample`
+    one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    predict: Callable[[TrainState, Array], Array] | None
+    sample: Callable[[TrainState, Array, int], Array] | None
+
+
+@functools.lru_cache(maxsize=2)
+def programs(
+    settings: tuple[tuple[str, Any], ...], n: int, divided: tuple[int, int] | None
+) -> Programs:
+    """The programs of `n` runs; kept, so that the runs of a sweep compile them once.
+
+    Args:
+      settings: the items of the method's config.
+      n: number of runs that train together.
+      divided: the sizes of the batches that a single run divides over all devices; None: a
+        replica, on one device.
+
+    Raises:
+      UserError: a setting of the method is wrong, or the batches do not divide.
+    """
+    method = methods.build(dict(settings))
+    devices = parallel.Devices(n, parallel.data_mesh(*divided) if divided else None)
+
+    def train_step(state, raw):
+        return method.train_step(state, to_float(raw))
+
+    return Programs(
+        devices=devices,
+        init=jax.jit(
+            lambda key, raw: method.init(key, to_float(raw)),
+            # Runs once: on a CPU the optimising compiler would take longer than it saves.
+            compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
+        ),
+        one_step=devices.compile(train_step),
+        several_steps=devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw)),
+        predict=method.predict and jax.jit(method.predict),
+        sample=method.sample and jax.jit(method.sample, static_argnums=2),
+    )
+
+
+class Run:
+    """What each of several runs in one program has for itself.
+
+    Raises UserError for everything that can be wrong with the input; writes nothing.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        divide: bool,
+        about: Mapping[str, Any],
+    ) -> None:
+        self.config, self.workdir, self.about = config, workdir, about
         self.folder = workdir / "checkpoints"
         self.task = open_task(config.data, config.train.seed)
         self.classes = self.task.records.classes
-        self.method = methods.build({**config.method, "num_classes": len(self.classes)})
-        # Without labels, all serve.
-        self.rows = self.task.labelled if self.method.predict else self.task.unlabelled
         train = config.train
+        self.settings = tuple(sorted({**config.method, "num_classes": len(self.classes)}.items()))
+        self.divided = (train.batch_size, train.unlabeled_batch_size) if divide else None
+        self.programs = programs(self.settings, 1, self.divided)
+        # Without labels, all serve.
+        self.rows = self.task.labelled if self.programs.predict else self.task.unlabelled
         for key in (*EVERY, "steps_per_call"):
             if train[key] < 1:
                 raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
@@ -104,11 +181,20 @@ class Run:
             raise UserError(
                 f"train: {self.steps} steps; raise train.steps, or train.epochs if it is not 0"
             )
-        self.key = jax.random.key(train.seed)
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
+        # The whole first batch, on every process: all begin with the same weights.
+        self._init_args = jax.random.key(train.seed), next(self.batches(0, 1, process=(0, 1)))
+        self.like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=self.programs.devices.one_state
+            ),
+            jax.eval_shape(self.programs.init, *self._init_args),
+        )
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of NumPy arrays for the steps from `start` to `stop` - 1."""
+    def batches(
+        self, start: int, stop: int, process: tuple[int, int] | None = None
+    ) -> Iterator[Batch]:
+        """Batches of NumPy arrays for the steps from `start` to `stop` - 1; this process's part."""
         records, train = self.task.records, self.config.train
         return pipeline.batches(
             records.image,
@@ -120,77 +206,55 @@ class Run:
             seed=train.seed,
             start=start,
             steps=stop,
-            process=(jax.process_index(), jax.process_count()),
+            process=process or (jax.process_index(), jax.process_count()),
         )
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The last checkpoint, and its meta data into `self.meta`; None without one."""
-        restored = checkpoint.restore(self.folder, like)
+    def begin(self) -> TrainState:
+        """The state to go on from: the last checkpoint, its meta data in `self.meta`; or new."""
+        write_json(self.workdir / "config.json", self.config.to_dict())
+        restored = checkpoint.restore(self.folder, self.like)
         if not restored:
-            return None
+            return self.programs.init(*self._init_args)
         state, self.meta = restored
         check_classes(self.meta["classes"], self.classes, self.folder)
         return state
 
-    def means(self, metrics: list[Metrics], which: tuple[int, int], step: int) -> dict[str, float]:
-        """Checked means of replica i of n = `which`; arrays of [n] or [n,steps], without n if 1."""
-        i, n = which
-        rows = [{name: values.reshape(n, -1)[i] for name, values in m.items()} for m in metrics]
-        try:
-            return checked_means(
-                {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, step
-            )
-        except UserError as error:
-            raise UserError(f"{self.workdir}: {error}") from None
+    def save(self, state: TrainState, wall_s: float, pending: Mapping[str, list] | None) -> None:
+        """Writes a checkpoint; `pending` are the metrics that no line has been written of."""
+        self.meta = self.meta | {"wall_s": wall_s, "pending": pending}
+        keep = {self.meta["best"]["step"]} if self.meta["best"] else ()
+        checkpoint.save(self.folder, int(state.step), state, self.meta, keep=keep)
+
+    def predict(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
+        """Class probabilities [len(rows),K] of these images."""
+        predict = functools.partial(self.programs.predict, state)
+        size = self.config.train.evaluation_batch_size
+        return evaluate.predict_all(predict, self.task.records.image[rows], size)
+
+    def validate(self, state: TrainState) -> dict[str, float | None]:
+        """Accuracy, AUROC and so on at threshold .5; `{}` where there is nothing to score."""
+        if not self.programs.predict or not len(self.task.val):
+            return {}
+        scores = evaluate.metrics(
+            self.predict(state, self.task.val), self.task.records.label[self.task.val]
+        )
+        return {name: scores[name] for name in evaluate.METRICS}
 
 
-def _train(runs: list[Run], divide: bool) -> None:
-    """Trains runs that stand at the same step, and writes each one's result.
-
-    `divide`: a single run divides its batches over all devices; else it is a replica, on one.
-    """
+def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) -> None:
+    """Trains runs that stand at the same step, and writes each one's result."""
     start_time = time.monotonic()
     config, n = runs[0].config, len(runs)
-    train, steps, method = config.train, runs[0].steps, runs[0].method
-    sizes = (train.batch_size, train.unlabeled_batch_size)
-    devices = parallel.Devices(n, parallel.data_mesh(*sizes) if divide else None)
-
-    def train_step(state, raw):
-        return method.train_step(state, to_float(raw))
-
-    one_step = devices.compile(train_step)
-    several_steps = devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw))
-    init = jax.jit(
-        lambda key, raw: method.init(key, to_float(raw)),
-        # Runs once: on a CPU the optimising compiler would take longer than it saves.
-        compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
+    train, steps, start = config.train, runs[0].steps, int(states[0].step)
+    _, _, one_step, several_steps, _, sample = program = programs(
+        runs[0].settings, n, runs[0].divided
     )
-    sample = method.sample and jax.jit(method.sample, static_argnums=2)
-    validators = [Validator(method, one.task, train.evaluation_batch_size) for one in runs]
-    for validator in validators[1:]:
-        validator.predict = validators[0].predict  # one program for all
-
-    first = [devices.put_one(next(one.batches(0, 1))) for one in runs]
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.one_state),
-        jax.eval_shape(init, runs[0].key, first[0]),
-    )
-
-    # All that can be wrong with the input has been seen; from here on files are written.
-    states = []
-    for one, raw in zip(runs, first, strict=True):
-        write_json(one.workdir / "config.json", one.config.to_dict())
-        states.append(one.restore(like) or init(one.key, raw))
-    start = int(states[0].step)
-    if any(int(state.step) != start for state in states):  # a damaged checkpoint was passed over
-        for one in runs:
-            _train([one], divide)
-        return
-    before_s = [one.meta["wall_s"] for one in runs]
+    devices = program.devices
     for one in runs:
         describe(one.config, one.task, steps, start)
     state = devices.put_states(states)
-    del states
+    states.clear()
+    before_s = [one.meta["wall_s"] for one in runs]
 
     every = [train[key] for key in EVERY]
     pending: list[Metrics] = []
@@ -209,18 +273,24 @@ def _train(runs: list[Run], divide: bool) -> None:
             evaluates = last or step % train.evaluate_every == 0
             samples = sample and (last or step % train.sample_every == 0)
             saves = last or step % train.checkpoint_every == 0
-            if not (evaluates or samples or saves or step % train.log_every == 0):
+            writes = evaluates or samples or saves or step % train.log_every == 0
+            stops = not last and stop()
+            if not (writes or stops):
                 progress.update(step, None)
                 continue
-            rows, pending = jax.device_get(pending), []
+            columns, pending = per_run(jax.device_get(pending), runs), []
             # Checked before anything of these steps is kept.
-            means = [one.means(rows, (i, n), step) for i, one in enumerate(runs)]
-            states = devices.split(state) if evaluates or samples or saves else [None] * n
-            for writer, mean in zip(writers, means, strict=True):
-                writer.scalars(step, mean, "train")
+            means = [
+                checked_means(c, step, one.workdir) for c, one in zip(columns, runs, strict=True)
+            ]
+            one_states = devices.split(state) if evaluates or samples or saves or stops else []
+            if writes:
+                for one, writer, mean in zip(runs, writers, means, strict=True):
+                    writer.scalars(step, mean, "train")
+                    one.meta["pending"] = None
             if evaluates:
                 for i, one in enumerate(runs):
-                    if not (scores := validators[i](states[i])):
+                    if not (scores := one.validate(one_states[i])):
                         continue
                     writers[i].scalars(step, scores, "validation")
                     score = scores["auroc"] if scores["auroc"] is not None else scores["accuracy"]
@@ -229,15 +299,16 @@ def _train(runs: list[Run], divide: bool) -> None:
                         one.meta["best"], saves = {"step": step, "score": score}, True
                     means[i] = means[i] | {"val_auroc": scores["auroc"]}
             if samples:
-                for writer, one_state in zip(writers, states, strict=True):
+                for writer, one_state in zip(writers, one_states, strict=True):
                     images = sample(one_state, jax.random.key(0), SAMPLES)  # the same z each time
                     writer.images(step, grid(np.asarray(images), columns=8))
-            if saves:  # all of them, so that they can go on together
-                for one, one_state, before in zip(runs, states, before_s, strict=True):
-                    one.meta["wall_s"] = before + time.monotonic() - start_time
-                    keep = {one.meta["best"]["step"]} if one.meta["best"] else ()
-                    checkpoint.save(one.folder, step, one_state, one.meta, keep=keep)
-            progress.update(step, means[0])
+            if saves or stops:  # all of them, so that they can go on together
+                for i, one in enumerate(runs):
+                    rest = None if writes else {k: v.tolist() for k, v in columns[i].items()}
+                    one.save(one_states[i], before_s[i] + time.monotonic() - start_time, rest)
+            progress.update(step, means[0] if writes else None)
+            if stops:
+                raise Stopped(f"stopped and saved at step {step} of {steps}")
 
     for i, (one, last_state) in enumerate(zip(runs, devices.split(state), strict=True)):
         result = {
@@ -251,12 +322,13 @@ def _train(runs: list[Run], divide: bool) -> None:
             "seed": one.config.train.seed,
             "steps": steps,
             "classes": list(one.classes),
-            **test(validators[i], one.task, last_state, one.meta["best"], like, one.workdir),
+            **final_scores(one, last_state),
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
             "python": platform.python_version(),
             "replicas": n,  # that shared the time
             "wall_s": round(before_s[i] + time.monotonic() - start_time, 1),
+            **one.about,
         }
         write_json(one.workdir / "result.json", result)  # last: with it the run is done
 
@@ -281,78 +353,78 @@ def to_float(raw: Batch) -> Batch:
     )
 
 
-def checked_means(columns: Mapping[str, np.ndarray], step: int) -> dict[str, float]:
+def per_run(metrics: list[Metrics], runs: list[Run]) -> list[dict[str, np.ndarray]]:
+    """Each run's metrics over the steps of several calls, and those that it brought along.
+
+    A metric is [], or [k] over k steps, with a first axis of runs if there are several.
+    """
+    columns = []
+    for i, one in enumerate(runs):
+        parts = [{k: np.reshape(v, (len(runs), -1))[i] for k, v in m.items()} for m in metrics]
+        if brought := one.meta.get("pending"):
+            parts.insert(0, {k: np.asarray(v, np.float32) for k, v in brought.items()})
+        columns.append({k: np.concatenate([part[k] for part in parts]) for k in parts[-1]})
+    return columns
+
+
+def checked_means(columns: Mapping[str, np.ndarray], step: int, where: Path) -> dict[str, float]:
     """Means of each metric over the last steps, of which `step` is the last.
 
     Raises:
-      UserError: one is not finite; names the first such step and its terms.
+      UserError: one is not finite; names the run's folder, the first such step and its terms.
     """
     finite = np.stack([np.isfinite(values) for values in columns.values()])  # [metric, step]
     if not finite.all():
         first = int(np.argmin(finite.all(0)))
         bad = ", ".join(k for k, ok in zip(columns, finite[:, first], strict=True) if not ok)
         raise UserError(
-            f"step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the checkpoints "
-            "before it are sound: lower method.lr* or change the method's settings in a new "
-            "--workdir"
+            f"{where}: step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the "
+            "checkpoints before it are sound: lower method.lr* or change the method's settings in "
+            "a new --workdir"
         )
     return {name: float(values.mean()) for name, values in columns.items()}
 
 
-class Validator:
-    """Scores of a state on the validation images; `{}` where there is nothing to score."""
+def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
+    """The results of the best state: test scores (looked at once), and G's samples.
 
-    def __init__(self, method: Method, task: Task, batch_size: int) -> None:
-        self.predict = method.predict and jax.jit(method.predict)
-        self._records, self._rows, self._batch = task.records, task.val, batch_size
-
-    def probabilities(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
-        """Class probabilities [len(rows),K] of these images."""
-        predict = lambda images: self.predict(state, images)  # noqa: E731
-        return evaluate.predict_all(predict, self._records.image[rows], self._batch)
-
-    def __call__(self, state: TrainState) -> dict[str, float | None]:
-        """Accuracy, AUROC and so on at threshold .5."""
-        if not self.predict or not len(self._rows):
-            return {}
-        probs = self.probabilities(state, self._rows)
-        scores = evaluate.metrics(probs, self._records.label[self._rows])
-        return {name: scores[name] for name in evaluate.METRICS}
-
-
-def test(
-    validator: Validator,
-    task: Task,
-    state: TrainState,
-    best: Mapping[str, Any] | None,
-    like: TrainState,
-    workdir: Path,
-) -> dict[str, Any]:
-    """Tests the best state once and writes predictions.csv; the test's part of `result.json`."""
-    if not validator.predict:
-        return {"best_step": int(state.step), "test": None, "validation": None}
+    Writes predictions.csv of the test images. With `train.test_at_end` off, as for tuning, the
+    test images are not looked at.
+    """
+    best, records = one.meta["best"], one.task.records
+    result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
     if best and best["step"] != int(state.step):
-        state, _ = checkpoint.restore_step(workdir / "checkpoints", best["step"], like)
-    records, scores, threshold = task.records, {}, 0.5
-    for name, rows in (("validation", task.val), ("test", task.test)):
-        probs, label = validator.probabilities(state, rows), records.label[rows]
+        result["best_step"] = best["step"]
+        state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
+    if one.programs.sample:
+        # Whatever G could have copied: all training images, or without `unlabeled` the labelled.
+        seen = one.task.unlabelled if one.config.train.unlabeled_batch_size else one.rows
+        images = one.programs.sample(state, jax.random.key(0), SAMPLES)
+        result["samples"] = quality.memorisation(
+            np.asarray(images), records.image[seen], records.image[one.task.val]
+        )
+    if not one.programs.predict:
+        return result
+    threshold = 0.5
+    parts = {"validation": one.task.val}
+    if one.config.train.test_at_end:
+        parts["test"] = one.task.test
+    for name, rows in parts.items():
+        probs, label = one.predict(state, rows), records.label[rows]
         if name == "validation" and probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)
         if len(rows):
-            scores[name] = evaluate.report(probs, label, records.patient[rows], threshold)
-    evaluate.write_predictions(
-        workdir / "predictions.csv",
-        records.path[task.test],
-        records.label[task.test],
-        probs,
-        records.classes,
-        threshold,
-    )
-    return {
-        "best_step": int(state.step),
-        "test": scores.get("test"),
-        "validation": scores.get("validation"),
-    }
+            result[name] = evaluate.report(probs, label, records.patient[rows], threshold)
+        if name == "test":
+            evaluate.write_predictions(
+                one.workdir / "predictions.csv",
+                records.path[rows],
+                label,
+                probs,
+                one.classes,
+                threshold,
+            )
+    return result
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

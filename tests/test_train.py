@@ -67,44 +67,54 @@ def test_every_method_trains_on_real_images(real_data, tmp_path):
             assert result["test"]["n"] == 624 and result["labelled"] == 12
 
 
-class Stop(Exception):
+class Death(Exception):
     """Stands for whatever ends a process."""
 
 
+def dies_after_its_first_save(config, workdir):
+    """Trains until a checkpoint has been written, and no further."""
+
+    def save_and_die(*args, save=checkpoint.save, **kwargs):
+        save(*args, **kwargs)
+        raise Death
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Death):
+        patch.setattr(checkpoint, "save", save_and_die)
+        train.run(config, workdir)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_resumed_is_bit_for_bit_uninterrupted(method, tmp_path, monkeypatch):
+def test_resumed_is_bit_for_bit_uninterrupted(method, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.run(small(method), whole)
-
-    save = checkpoint.save
-
-    def save_and_die(*args, **kwargs):
-        save(*args, **kwargs)
-        raise Stop
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(Stop):
-        train.run(small(method), broken)
-    monkeypatch.setattr(checkpoint, "save", save)
+    dies_after_its_first_save(small(method), broken)
     assert checkpoint.steps(broken / "checkpoints") == [2] and not (broken / "result.json").exists()
     train.run(small(method), broken)
+    assert_same_run(whole, broken)
 
-    def files(workdir):
-        manifest = json.loads((workdir / "checkpoints" / "4" / "manifest.json").read_text())
-        return manifest["leaves"], (workdir / "metrics.jsonl").read_text()
 
-    assert files(whole) == files(broken)
-    like = json_like(whole)
-    states = [checkpoint.restore_step(d / "checkpoints", 4, like)[0] for d in (whole, broken)]
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-        assert (
-            (jax.random.key_data(a) == jax.random.key_data(b)).all()
-            if is_key(a)
-            else (np.asarray(a).tobytes() == np.asarray(b).tobytes())
-        )
-    predictions = [(d / "predictions.csv") for d in (whole, broken)]
-    if predictions[0].exists():
-        assert predictions[0].read_bytes() == predictions[1].read_bytes()
+def test_stopped_anywhere_it_saves_and_goes_on_bit_for_bit(tmp_path):
+    """Also between two lines of metrics: the steps before the stop count in the next line."""
+    config = small("ssl_gan", steps=6, **{"train.log_every": 3, "train.checkpoint_every": 6})
+    config.train.evaluate_every = 6
+    train.run(config, tmp_path / "whole")
+    for stops_at in (1, 2):  # twice in a row, then to the end
+        asked = itertools.count(1)
+        with pytest.raises(train.Stopped):
+            train.run(config, tmp_path / "broken", stop=lambda: next(asked) == stops_at)  # noqa: B023
+    assert checkpoint.steps(tmp_path / "broken" / "checkpoints")[-1] == 3
+    assert scalars(tmp_path / "broken")[-1]["step"] == 3
+    train.run(config, tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def assert_same_run(a, b):
+    """Weights, all else that training carries, metrics and predictions, to the last bit."""
+    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
+    for x, y in zip(trained(a), trained(b), strict=True):
+        assert x.tobytes() == y.tobytes()
+    if (a / "predictions.csv").exists():
+        assert (a / "predictions.csv").read_bytes() == (b / "predictions.csv").read_bytes()
 
 
 def trained(workdir):
@@ -153,25 +163,13 @@ def test_each_replica_is_its_own_single_run(tmp_path):
         )
 
 
-def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path, monkeypatch):
+def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path):
     """One had saved step 2 and the other not: each goes on from where it stood."""
     config = small("supervised", replicas=2)
     whole = train.run(config, tmp_path / "whole")
-
-    save = checkpoint.save
-
-    def save_and_die(*args, **kwargs):
-        save(*args, **kwargs)
-        raise Stop
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(Stop):
-        train.run(config, tmp_path / "broken")
-    monkeypatch.setattr(checkpoint, "save", save)
-    stood = [
-        checkpoint.last_step(tmp_path / "broken" / f"seed_{i}" / "checkpoints") for i in (0, 1)
-    ]
-    assert stood == [2, 0]
+    dies_after_its_first_save(config, tmp_path / "broken")
+    folders = [tmp_path / "broken" / f"seed_{i}" / "checkpoints" for i in (0, 1)]
+    assert list(map(checkpoint.steps, folders)) == [[2], []]
     again = train.run(config, tmp_path / "broken")
     for a, b in zip(whole["runs"], again["runs"], strict=True):
         assert a["test"]["n"] == b["test"]["n"] and b["steps"] == 4
@@ -184,7 +182,7 @@ def test_runs_that_differ_in_more_than_seed_and_labels_do_not_train_together(tmp
         train.together(configs, [tmp_path / "a", tmp_path / "b"])
 
 
-def test_a_run_compiles_its_step_once(tmp_path, monkeypatch):
+def test_runs_of_one_method_compile_its_step_once(tmp_path, monkeypatch):
     traced = []
     build = methods.build
 
@@ -198,8 +196,11 @@ def test_a_run_compiles_its_step_once(tmp_path, monkeypatch):
         return method._replace(train_step=train_step)
 
     monkeypatch.setattr(methods, "build", counting)
-    train.run(small("supervised", steps=6), tmp_path)
+    train.programs.cache_clear()
+    train.run(small("supervised", steps=6), tmp_path / "a")
+    train.run(small("supervised", steps=6, **{"train.seed": 1}), tmp_path / "b")
     assert traced == [8]
+    train.programs.cache_clear()
 
 
 def is_key(x):
