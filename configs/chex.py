@@ -36,3 +36,33 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.evaluate_every = a.images // 2  # five epochs
     config.train.checkpoint_every = 500
     return config
+
+
+METHODS = ("supervised", "multitask", "ec_gan", "three_n_gan")
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """H Table 1."""
+    for images in (200, 500, 750, 1000, 2000):
+        for method in METHODS:
+            for seed in range(5):
+                add(method=method, images=images, seed=seed)
+
+
+def controls(add) -> None:  # noqa: ANN001
+    """What of 3N-GAN does the work? Without pseudo-labels, without KL, with a frozen generator."""
+    without = [{"method.lambda_": 0.0, "method.lambda_g": 0.0}, {"method.alpha": 0.0}]
+    for changes in (*without, {"method.lr_g": 0.0}):
+        for seed in range(5):
+            add(method="three_n_gan", images=200, seed=seed, **changes)
+
+
+def tuning(add) -> None:  # noqa: ANN001
+    """Four settings of each method, by validation alone, on a seed outside of the sweep's."""
+    for method in METHODS:
+        lr = "method.lr" if method == "supervised" else "method.lr_c"
+        for changes in ({}, {"method.noise": 0.1}, {"method.ema": 0.999}, {lr: 5e-4}):
+            if method == "multitask" and lr in changes:
+                changes = {"method.lr_d": 5e-4}  # its classifier is D
+            fixed = {"images": 200, "seed": 100, "train.test_at_end": False}
+            add(method=method, **fixed, **changes)

@@ -38,3 +38,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if method == "supervised":
         as_ssl_gan(config.method)
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """M Table 2, in both directions; many seeds, since each tests few patients."""
+    for source, target in (("shenzhen", "montgomery"), ("montgomery", "shenzhen")):
+        for scenario in ("cnn", "gan", "gan_adapted"):
+            for seed in range(10):
+                add(scenario=scenario, source=source, target=target, seed=seed)

@@ -19,3 +19,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     config.train.steps = a.steps
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """Five seeds with the generator and without; add your own budgets of labels."""
+    for method in ("supervised", "ssl_gan"):
+        for seed in range(5):
+            add(method=method, seed=seed)

@@ -38,3 +38,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.evaluate_every = config.train.checkpoint_every = 540
     config.train.sample_every = 5400
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """Three draws of 100 labels."""
+    for seed in range(3):
+        add(labels=100, seed=seed)

@@ -23,3 +23,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.steps = 750
     config.train.batch_size = 32
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """Five draws of 10 labels a class, with the generator and without."""
+    for method in ("supervised", "ssl_gan"):
+        for seed in range(5):
+            add(method=method, seed=seed)

@@ -26,3 +26,24 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if a.method == "supervised":
         as_ssl_gan(config.method)
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """M Table 1 and Fig. 5: a seed draws the labels, the weights and the order."""
+    for labels in (10, 25, 100, 250, 500, 1000):
+        for method in ("supervised", "ssl_gan"):
+            for seed in range(5):
+                add(method=method, labels=labels, seed=seed)
+
+
+def tuning(add) -> None:  # noqa: ANN001
+    """Four settings of each method, by validation alone, on a seed outside of the sweep's."""
+    fixed = {"labels": 10, "seed": 100, "train.test_at_end": False}
+    add(method="ssl_gan", **fixed)
+    add(method="ssl_gan", **fixed, **{"method.lr_d": 2e-4, "method.lr_g": 2e-4})
+    add(method="ssl_gan", **fixed, **{"method.noise": 0.3})
+    add(method="ssl_gan", **fixed, **{"method.shift_fake": 3})
+    add(method="supervised", **fixed)
+    add(method="supervised", **fixed, **{"method.lr": 5e-4})
+    add(method="supervised", **fixed, **{"method.norm": "batch", "method.lr": 2e-4})
+    add(method="supervised", **fixed, **{"method.net": "cnn", "method.norm": "batch"})

@@ -23,3 +23,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.steps = a.steps
     config.train.checkpoint_every = config.train.sample_every = 250
     return config
+
+
+def sweep(add) -> None:  # noqa: ANN001
+    """One GAN for each of Kermany's classes, as M's Fig. 4."""
+    for only in ("normal", "pneumonia"):
+        add(only=only)

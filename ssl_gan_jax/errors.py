@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the user."""
+"""The exceptions whose messages are meant for the user."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(Exception):
 
     The command lines print it without a traceback and exit with code 2.
     """
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and saved itself: the same call goes on. Says at which step."""
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> str:

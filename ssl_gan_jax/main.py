@@ -11,38 +11,27 @@ The same command again goes on where it stopped; SIGTERM and Ctrl-C save first. 
 or saved on SIGTERM, 2 bad input.
 """
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
-from ssl_gan_jax import config as config_lib
-from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax import command_line
+from ssl_gan_jax.command_line import CONFIG, WORKDIR
+from ssl_gan_jax.errors import Stopped
 
-MISSING = "{} is missing; try --help"
-CONFIG = "--config="
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
+flags.adopt_module_key_flags(command_line)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs what the flags say."""
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
-    for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
-        if flag.value is None:
-            raise UserError(MISSING.format(name))
+    command_line.check_flags(argv)
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
-    prepare_jax(_CONFIG.value.replicas)
+    command_line.prepare_jax(CONFIG.value.replicas)
     try:
-        result = train.run(_CONFIG.value, _WORKDIR.value, stop=on_signal())
-    except train.Stopped as stopped:
-        logging.info("%s: %s; the same command goes on from there", _WORKDIR.value, stopped)
+        result = train.run(CONFIG.value, WORKDIR.value, stop=command_line.on_signal())
+    except Stopped as stopped:
+        logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
         return
     for one in result.get("runs", [result]):
         if one["test"]:
@@ -54,102 +43,8 @@ def main(argv: Sequence[str]) -> None:
             )
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
     files = "seed_*/result.json" if "runs" in result else "result.json"
-    logging.info("%s/%s, %.0f s", _WORKDIR.value, files, one["wall_s"])
-
-
-def on_signal() -> Callable[[], bool]:
-    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once."""
-    came = []
-
-    def handler(number: int, _: object) -> None:
-        came.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
-    return lambda: bool(came)
-
-
-def prepare_jax(replicas: int) -> None:
-    """Settings of JAX that a program must make before its first computation.
-
-    Compiled programs are kept for the next start, in the user's own cache unless
-    JAX_COMPILATION_CACHE_DIR says where. On a CPU each replica gets a device of its own, which
-    shares the cores with the others; JAX ignores this where there is an accelerator.
-    """
-    import jax
-
-    from ssl_gan_jax.data.records import cache_folder
-
-    if not jax.config.jax_compilation_cache_dir:
-        folder = cache_folder() / "jax"
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # programs: nobody else's
-            jax.config.update("jax_compilation_cache_dir", str(folder))
-        except OSError as error:
-            logging.warning("%s: %s; compiled programs are not kept", folder, error.strerror)
-    if replicas > 1:
-        jax.config.update("jax_num_cpu_devices", replicas)
-
-
-def use_huge_pages() -> None:
-    """Starts this program anew with glibc's huge pages on, which a process cannot do for itself.
-
-    XLA takes its working memory from the system anew at each call. In pages of 4 kB that took up
-    to a quarter of a step's time on a CPU. Whoever sets GLIBC_TUNABLES has decided otherwise.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # other C libraries ignore it
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, with one-line errors; `argv` has --config=FILE first.
-
-    Raises:
-      UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
-    """
-    given = flags.FLAGS["config"]
-    try:
-        rest = flags.FLAGS(argv)
-        if given.value is not None:
-            given.value.keys()  # a file that could not be loaded raises when it is first used
-        return rest
-    except flags.Error as error:
-        missing = any(a.startswith("--config.") for a in argv) and CONFIG not in argv[1]
-        message = MISSING.format("--config") if missing else str(error).splitlines()[0]
-        raise UserError(message) from error
-    except (AttributeError, KeyError) as error:
-        keys = config_lib.flat(given.parser.parse(argv[1].partition("=")[2]))
-        for text in argv[2:]:
-            key = text.partition("=")[0].lstrip("-")
-            if key.startswith("config."):
-                check_choice("--config", key.removeprefix("config."), keys)
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
-
-
-def config_first(args: Sequence[str]) -> list[str]:
-    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier."""
-    return sorted(args, key=lambda text: not text.startswith(CONFIG))
-
-
-def cli() -> None:
-    """The command line: errors of the user's in one line, exit code 2."""
-    use_huge_pages()
-    sys.argv[1:] = config_first(sys.argv[1:])
-    logging.set_verbosity(logging.INFO)
-    handler = logging.get_absl_handler()
-    handler.setFormatter(None)
-    # Of what other libraries log, Orbax above all, only warnings are for the user.
-    handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
-    try:
-        app.run(main, flags_parser=parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])
 
 
 if __name__ == "__main__":
-    cli()
+    command_line.cli(main)

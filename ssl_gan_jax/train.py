@@ -21,17 +21,13 @@ from ssl_gan_jax import checkpoint, evaluate, methods, parallel, quality
 from ssl_gan_jax.config import differences
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.task import Task, open_task
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and saved itself: the same call goes on. Says at which step."""
 
 
 def run(

@@ -13,7 +13,7 @@ from tiny import METHODS
 
 from ssl_gan_jax import checkpoint, methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import Stopped, UserError
 
 
 def small(method, data="phantom", steps=4, **changes):
@@ -100,7 +100,7 @@ def test_stopped_anywhere_it_saves_and_goes_on_bit_for_bit(tmp_path):
     train.run(config, tmp_path / "whole")
     for stops_at in (1, 2):  # twice in a row, then to the end
         asked = itertools.count(1)
-        with pytest.raises(train.Stopped):
+        with pytest.raises(Stopped):
             train.run(config, tmp_path / "broken", stop=lambda: next(asked) == stops_at)  # noqa: B023
     assert checkpoint.steps(tmp_path / "broken" / "checkpoints")[-1] == 3
     assert scalars(tmp_path / "broken")[-1]["step"] == 3

@@ -13,7 +13,7 @@ from timing import alternate
 from tiny import batch as batch_of
 
 from ssl_gan_jax import parallel
-from ssl_gan_jax.main import prepare_jax
+from ssl_gan_jax.command_line import prepare_jax
 
 
 def main(name, r, budget_s):

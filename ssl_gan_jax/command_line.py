@@ -1,0 +1,120 @@
+"""What the command lines share: the flags --config and --workdir, errors in one line, signals."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ssl_gan_jax import config as config_lib
+from ssl_gan_jax.errors import UserError, check_choice
+
+MISSING = "{} is missing; try --help"
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if need be.")
+
+
+def check_flags(argv: Sequence[str]) -> None:
+    """Raises UserError where --config or --workdir is missing, or something is no flag."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
+    for flag in (CONFIG, WORKDIR):
+        if flag.value is None:
+            raise UserError(MISSING.format(f"--{flag.name}"))
+
+
+def on_signal() -> Callable[[], bool]:
+    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    came = []
+
+    def handler(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    return lambda: bool(came)
+
+
+def prepare_jax(replicas: int) -> None:
+    """Settings of JAX that a program must make before its first computation.
+
+    Compiled programs are kept for the next start, in the user's own cache unless
+    JAX_COMPILATION_CACHE_DIR says where. On a CPU each replica gets a device of its own, which
+    shares the cores with the others; JAX ignores this where there is an accelerator.
+    """
+    import jax
+
+    from ssl_gan_jax.data.records import cache_folder
+
+    if not jax.config.jax_compilation_cache_dir:
+        folder = cache_folder() / "jax"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # programs: nobody else's
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+        except OSError as error:
+            logging.warning("%s: %s; compiled programs are not kept", folder, error.strerror)
+    if replicas > 1:
+        jax.config.update("jax_num_cpu_devices", replicas)
+
+
+def use_huge_pages() -> None:
+    """Starts this program anew with glibc's huge pages on, which a process cannot do for itself.
+
+    XLA takes its working memory from the system anew at each call. In pages of 4 kB that took up
+    to a quarter of a step's time on a CPU. Whoever sets GLIBC_TUNABLES has decided otherwise.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # other C libraries ignore it
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with one-line errors; `argv` has --config=FILE first.
+
+    Raises:
+      UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
+    """
+    given = flags.FLAGS["config"]
+    try:
+        rest = flags.FLAGS(argv)
+        if given.value is not None:
+            given.value.keys()  # a file that could not be loaded raises when it is first used
+        return rest
+    except flags.Error as error:
+        missing = any(a.startswith("--config.") for a in argv) and "--config=" not in argv[1]
+        message = MISSING.format("--config") if missing else str(error).splitlines()[0]
+        raise UserError(message) from error
+    except (AttributeError, KeyError) as error:
+        keys = config_lib.flat(given.parser.parse(argv[1].partition("=")[2]))
+        for text in argv[2:]:
+            key = text.partition("=")[0].lstrip("-")
+            if key.startswith("config."):
+                check_choice("--config", key.removeprefix("config."), keys)
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
+
+
+def config_first(args: Sequence[str]) -> list[str]:
+    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier."""
+    return sorted(args, key=lambda text: not text.startswith("--config="))
+
+
+def cli(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs `main` with its flags: errors of the user's in one line and exit code 2."""
+    use_huge_pages()
+    sys.argv[1:] = config_first(sys.argv[1:])
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(None)
+    # Of what other libraries log, Orbax above all, only warnings are for the user.
+    handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,244 @@
+"""Trains every cell of an experiment, such as all the runs behind a paper's table.
+
+    python -m ssl_gan_jax.sweep --config=configs/chex.py --config.data.dir=DIR --workdir=runs/chex
+    python -m ssl_gan_jax.sweep --config=configs/chex.py --workdir=runs/chex --only=method=ec_gan
+    python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \\
+        --workdir=runs/controls
+
+A config file's `sweep(add)` calls `add(KEY=VALUE, ...)` for each cell; --sweep names another such
+function of the file. Keys are arguments of the config's `get_config`, or, with a dot, keys of the
+config: `add(method="three_n_gan", **{"method.lambda_": 0.0})`. Arguments after the file's name and
+--config.KEY=VALUE hold for all cells. Each cell is a run in a folder of its own in --workdir.
+
+The same command again goes on where it stopped, and skips what is finished. Cells that fail are
+named at the end. Exit codes: 0 all done, or saved on SIGTERM; 1 some cells failed; 2 bad input.
+"""
+
+import collections
+import os
+import platform
+import runpy
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from ssl_gan_jax import command_line
+from ssl_gan_jax.config import flat
+from ssl_gan_jax.errors import Stopped, UserError, check_choice
+
+flags.adopt_module_key_flags(command_line)
+_SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
+_ONLY = flags.DEFINE_string("only", "", "key=value,...: of the cells, those with these values.")
+_SHARD = flags.DEFINE_string("shard", "0/1", "i/n: the i-th of n parts, for n machines.")
+_TOGETHER = flags.DEFINE_integer("together", 1, "Cells that train as one program, where they can.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do.")
+
+# Cells whose configs differ in nothing else can train as one program.
+_OF_A_CELL = ("train.seed", "data.labels_per_class", "data.images")
+
+
+class Cell(NamedTuple):
+    """One run of a sweep."""
+
+    values: Mapping[str, Any]  # what sets it apart from the others
+    config: ml_collections.ConfigDict
+
+    @property
+    def name(self) -> str:
+        """Its folder: `method=ssl_gan,labels=10,seed=0`."""
+        return ",".join(f"{key}={value}" for key, value in self.values.items())
+
+
+def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sweep") -> list[Cell]:
+    """The cells that `function` of the config `file` adds, each with its config.
+
+    Args:
+      file: path of a config file, which is run.
+      arg: `key=value,...`, arguments of its `get_config` for all cells.
+      overrides: keys of the config, with dots, for all cells.
+      function: its name.
+
+    Raises:
+      UserError: no such file, function or key; or two cells of the same values.
+    """
+    try:
+        module = runpy.run_path(file)
+    except OSError as error:
+        raise UserError(f"--config={file}: there is no such file, or it cannot be read") from error
+    if not callable(module.get(function)):
+        known = [name for name in module if callable(module[name]) and not name.startswith("_")]
+        raise UserError(f"{file} has no function {function!r}; it has {', '.join(known)}")
+    found: dict[str, Cell] = {}
+
+    def add(**values: Any) -> None:  # noqa: ANN401
+        args = [arg, *(f"{k}={v}" for k, v in values.items() if "." not in k)]
+        config = module["get_config"](",".join(filter(None, args)))
+        for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
+            check_choice("key of the config", key, flat(config))
+            config.update_from_flattened_dict({key: value})
+        cell = Cell(values, config)
+        if cell.name in found:
+            raise UserError(f"{file}: {function} adds {cell.name} twice")
+        found[cell.name] = cell
+
+    module[function](add)
+    return list(found.values())
+
+
+def select(all_cells: Sequence[Cell], only: str) -> list[Cell]:
+    """The cells with all the values of `only`, `key=value,...`. UserError where there are none."""
+    chosen = list(all_cells)
+    for part in filter(None, only.split(",")):
+        key, _, wanted = part.partition("=")
+        check_choice("--only", key, dict.fromkeys(k for cell in all_cells for k in cell.values))
+        values = dict.fromkeys(str(c.values[key]) for c in all_cells if key in c.values)
+        check_choice(f"--only={key}", wanted, values)
+        chosen = [cell for cell in chosen if str(cell.values.get(key)) == wanted]
+    if not chosen:
+        raise UserError(f"--only={only}: no cell has all of these values")
+    return chosen
+
+
+def groups(some: Sequence[Cell], together: int) -> list[list[Cell]]:
+    """Cells in groups of up to `together` that can train as one program, the same kinds in a row.
+
+    So that one program serves many cells in a row, too.
+    """
+    kinds = collections.defaultdict(list)
+    for cell in some:
+        kind = {key: value for key, value in flat(cell.config).items() if key not in _OF_A_CELL}
+        kinds[repr(sorted(kind.items()))].append(cell)
+    return [
+        kind[i : i + together] for kind in kinds.values() for i in range(0, len(kind), together)
+    ]
+
+
+def run_all(
+    todo: Sequence[list[Cell]],
+    train_cells: Callable[[list[Cell]], None],
+) -> Iterator[tuple[Cell, str]]:
+    """Trains group after group; yields each cell that failed, with the reason.
+
+    The cells of a group that fails are tried one by one, so that each fails for itself alone.
+    """
+    start, total, done = time.monotonic(), sum(map(len, todo)), 0
+    queue = collections.deque(todo)
+    while queue:
+        group = queue.popleft()
+        logging.info("%s", " + ".join(cell.name for cell in group))
+        try:
+            train_cells(group)
+        except Stopped:
+            raise
+        except Exception as error:  # whatever ails this cell, the others shall be trained
+            if len(group) > 1:
+                logging.warning("%s; its cells go on one by one", error)
+                queue.extendleft([cell] for cell in reversed(group))
+                continue
+            if not isinstance(error, UserError):
+                logging.exception("%s failed", group[0].name)
+            yield group[0], f"{error}" if isinstance(error, UserError) else repr(error)
+        done += len(group)
+        spent = time.monotonic() - start
+        logging.info(
+            "%d of %d cells, %s gone, about %s left",
+            done, total, _clock(spent), _clock(spent / done * (total - done)),
+        )  # fmt: skip
+
+
+def provenance() -> dict[str, str]:
+    """Which code on which machine: `commit` and `machine`, for a result that is to be believed."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"commit": commit, "machine": f"{cores} core{'s' * (cores != 1)} of {model}"}
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
+def _shard(text: str) -> slice:
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError:
+        index, count = 0, 0
+    if not 0 <= index < count:
+        raise UserError(f"--shard={text}: write i/n with 0 <= i < n, such as 0/4")
+    return slice(index, None, count)
+
+
+def _state(workdir: Path) -> str:
+    from ssl_gan_jax import checkpoint
+
+    if (workdir / "result.json").exists():
+        return "finished"
+    steps = checkpoint.steps(workdir / "checkpoints")
+    return f"at step {steps[-1]}" if steps else "to do"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what the flags say; the exit code."""
+    command_line.check_flags(argv)
+    flag, workdir = flags.FLAGS["config"], Path(command_line.WORKDIR.value)
+    file, _, arg = config_flags.get_config_filename(flag).partition(":")
+    overrides = config_flags.get_override_values(flag)
+    if _TOGETHER.value < 1:
+        raise UserError(f"--together={_TOGETHER.value}: must be 1 or more")
+    chosen = select(cells(file, arg, overrides, _SWEEP.value), _ONLY.value)
+    todo = groups(chosen, _TOGETHER.value)[_shard(_SHARD.value)]
+    if _DRY_RUN.value:
+        for cell in (cell for group in todo for cell in group):
+            print(f"{_state(workdir / cell.name):12} {cell.name}")
+        return 0
+
+    from ssl_gan_jax import train
+
+    command_line.prepare_jax(_TOGETHER.value)
+    origin, stop = provenance(), command_line.on_signal()
+    common = [f"--config.{key}={value}" for key, value in overrides.items() if key != "data.dir"]
+
+    def about(cell: Cell) -> dict[str, Any]:
+        args = [arg, *(f"{k}={v}" for k, v in cell.values.items() if "." not in k)]
+        keys = [f"--config.{k}={v}" for k, v in cell.values.items() if "." in k]
+        config = f"{file}:{','.join(filter(None, args))}"
+        command = ["python -m ssl_gan_jax.main", f"--config={config}", *keys, *common]
+        if cell.config.data.dir:
+            command.append("--config.data.dir=DIR")  # where the images lie is the user's affair
+        return {
+            "experiment": Path(file).stem,
+            "cell": dict(cell.values),
+            "command": " ".join([*command, "--workdir=RUN"]),
+            **origin,
+        }
+
+    def train_cells(group: list[Cell]) -> None:
+        folders = [workdir / cell.name for cell in group]
+        train.together([cell.config for cell in group], folders, stop, list(map(about, group)))
+
+    try:
+        failed = list(run_all(todo, train_cells))
+    except Stopped as stopped:
+        logging.info("%s; the same command goes on from there", stopped)
+        return 0
+    for cell, reason in failed:
+        logging.error("failed: %s: %s", cell.name, reason)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    command_line.cli(main)
