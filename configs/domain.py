@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         target="montgomery",
         data="nlm_tb",
         seed=0,
-        steps=2000,
+        steps=1000,
     )
     check_choice("scenario", a.scenario, ("cnn", "gan", "gan_adapted"))
     method = "supervised" if a.scenario == "cnn" else "ssl_gan"
@@ -35,6 +35,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.adapt = a.scenario == "gan_adapted"
     config.data.split_seed = a.seed
     config.train.steps = a.steps
+    config.train.batch_size = 32
+    if method == "ssl_gan":
+        config.train.unlabeled_batch_size = 32
+    config.train.evaluate_every = 100
     if method == "supervised":
         as_ssl_gan(config.method)
     return config

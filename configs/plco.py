@@ -18,11 +18,15 @@ from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config; `arg` as in the docstring of the file."""
     a = parse_arg(
-        arg, method="ssl_gan", labels=10, seed=0, data="plco", size=32, steps=3000, preset="default"
+        arg, method="ssl_gan", labels=10, seed=0, data="plco", size=32, steps=1000, preset="default"
     )
     config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
     config.data.labels_per_class = a.labels
     config.train.steps = a.steps
+    config.train.batch_size = 32
+    if a.method == "ssl_gan":
+        config.train.unlabeled_batch_size = 32
+    config.train.evaluate_every = 100
     if a.method == "supervised":
         as_ssl_gan(config.method)
     return config

@@ -1,15 +1,20 @@
 """One file to one gray image, and one gray image to the array that networks see."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 from skimage import exposure
 
+from ssl_gan_jax.errors import UserError
+
 MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
-EQUALIZE = ("hist", "none")
+EQUALIZE = ("hist", "clahe", "none")
+ASPECT = ("squash", "pad")
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -20,12 +25,21 @@ class UnreadableImage(Exception):
     """A file is no usable image. The message is the reason, without the path."""
 
 
+class Header(NamedTuple):
+    """What a file says of its image before a pixel is decoded."""
+
+    width: int  # pixels
+    height: int  # pixels
+    bits: int  # of one gray level, as stored
+    burned_in: str | None  # DICOM's BurnedInAnnotation ('' where it is not given); None: no DICOM
+
+
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a PNG, JPEG or TIFF as a gray image, by its content and whatever its suffix.
+    """Read a PNG, JPEG, TIFF or DICOM file as a gray image, by its content, whatever its suffix.
 
     Colour, palette and CMYK become luminance; alpha is dropped. Images deeper than 8 bits are
     scaled by their own least and greatest value, since files do not say how many of their 16 bits
-    are in use; 8-bit images by 255.
+    are in use; 8-bit images by 255. DICOM: see `dicom.read`.
 
     Returns:
         [H,W] float32 in [0,1], black is 0; a constant deep image is all 0.
@@ -33,21 +47,32 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         UnreadableImage: missing, empty, truncated, no image at all, several frames, not finite,
             or more than MAX_PIXELS according to its header (nothing is decoded then).
+        UserError: a DICOM file, and the packages that read it are not installed.
     """
-    path = Path(path)
-    try:
+    with _reasons(path := Path(path)):
         return _decode(path)
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("not a PNG, JPEG or TIFF image, whatever its suffix") from error
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        reason = str(error).replace(str(path), path.name).partition("\n")[0]
-        raise UnreadableImage(f"{type(error).__name__}: {reason}") from error
 
 
-def prepare(image: np.ndarray, size: int, equalize: str) -> np.ndarray:
-    """Equalise the histogram at full resolution, then squash to a square, as the papers do.
+def read_header(path: str | Path) -> Header:
+    """Read the size and depth of an image, and decode nothing; raises as `read_image`."""
+    with _reasons(path := Path(path)):
+        if _is_dicom(path):
+            from ssl_gan_jax.data import dicom
+
+            return dicom.header(path)
+        try:
+            with Image.open(path) as image:
+                bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
+                deep = image.mode.startswith("I;16")
+                return Header(image.width, image.height, 16 if deep else bits, None)
+        except UnidentifiedImageError:
+            with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages[0]
+                return Header(page.imagewidth, page.imagelength, page.bitspersample, None)
+
+
+def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash") -> np.ndarray:
+    """Equalise the histogram at full resolution, then resize to a square.
 
     Equalisation comes first: it then sees every gray level of the film, and 16-bit images keep
     their depth until the last line. The resize is Pillow's anti-aliased bilinear one on floats.
@@ -55,7 +80,10 @@ def prepare(image: np.ndarray, size: int, equalize: str) -> np.ndarray:
     Args:
         image: [H,W] float32 in [0,1].
         size: side of the result in pixels.
-        equalize: 'hist' for global histogram equalisation, 'none' to leave gray levels alone.
+        equalize: 'hist' for global histogram equalisation; 'clahe' for scikit-image's adaptive one
+            with limited contrast, in tiles of an eighth of the image; 'none' to leave gray levels.
+        aspect: 'squash' makes any image a square, as the papers do; 'pad' keeps its proportions
+            and puts it into the middle of a black square.
 
     Returns:
         [size,size,1] uint8.
@@ -64,59 +92,120 @@ def prepare(image: np.ndarray, size: int, equalize: str) -> np.ndarray:
         # exposure.equalize_hist, every gray level counted by itself. All levels being integers,
         # looking them up gives what it interpolates, ten times as fast.
         gray = np.rint(image * 65535).astype(np.uint16)
-        shares, levels = exposure.cumulative_distribution(gray)
-        image = shares[gray - levels[0]]
-    resized = Image.fromarray(image.astype(np.float32)).resize(
-        (size, size), Image.Resampling.BILINEAR
-    )
-    return np.rint(np.asarray(resized) * 255).clip(0, 255).astype(np.uint8)[..., None]
+        shares = np.bincount(gray.ravel()).cumsum() / gray.size
+        image = shares.astype(np.float32)[gray]
+    elif equalize == "clahe" and image.min() < image.max():  # it divides by the range
+        image = exposure.equalize_adapthist(image)
+    height, width = image.shape
+    longest = max(height, width)
+    box = (size, size)
+    if aspect == "pad":
+        box = tuple(max(1, round(side * size / longest)) for side in (width, height))
+    small = Image.fromarray(image.astype(np.float32)).resize(box, Image.Resampling.BILINEAR)
+    square = np.zeros((size, size), np.float32)
+    left, top = ((size - side) // 2 for side in box)
+    square[top : top + box[1], left : left + box[0]] = small
+    return np.rint(square * 255).clip(0, 255).astype(np.uint8)[..., None]
 
 
-def _decode(path: Path) -> np.ndarray:
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    if not magic:
-        raise UnreadableImage("the file is empty")
-    # The place for DICOM: look for b"DICM" at byte 128 and hand over to a reader of its own.
-    try:
-        image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage("too many pixels according to its header") from error
-    except UnidentifiedImageError:
-        if magic in _TIFF_MAGIC:  # a pixel format that Pillow does not know, such as float16
-            return _decode_rare_tiff(path)
-        raise
-    with image:
-        _check_header(image.width * image.height, lambda: getattr(image, "n_frames", 1))
-        if image.mode in _DEEP_MODES:  # never convert("L"): it saturates every pixel above 255
-            negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-            return _stretch(np.asarray(image), negative)  # Pillow inverts 8-bit negatives itself
-        return np.asarray(image.convert("L")).astype(np.float32) / 255
+def stretch(
+    pixels: np.ndarray,
+    negative: bool,
+    curve: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+) -> np.ndarray:
+    """Scale stored values to float32 in [0,1] by the least and greatest; a constant image is 0.
+
+    Args:
+        pixels: [H,W] stored values.
+        negative: great values are black.
+        curve: what a stored value means; a function of each value alone.
+
+    Raises:
+        UnreadableImage: some values are NaN or infinite.
+    """
+    if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
+        low, high = int(pixels.min()), int(pixels.max())
+        # There are fewer levels than pixels, so all arithmetic is done on levels.
+        levels = _scale(curve(np.arange(low, high + 1)), negative)
+        wide = pixels if pixels.dtype.kind == "u" else pixels.astype(np.int32)
+        return levels[wide - low]
+    return _scale(curve(pixels), negative)
 
 
-def _decode_rare_tiff(path: Path) -> np.ndarray:
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        _check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
-        pixels = page.asarray(maxworkers=1)
-        if pixels.ndim != 2:
-            raise UnreadableImage(f"{pixels.ndim} dimensions where a gray image has 2")
-        return _stretch(pixels, page.photometric == _WHITE_IS_ZERO)
-
-
-def _check_header(pixels: int, frames: Callable[[], int]) -> None:
+def check_header(pixels: int, frames: Callable[[], int]) -> None:
+    """Raise UnreadableImage for too many pixels, or for other than one frame."""
     if pixels > MAX_PIXELS:  # first: to count the frames may be slow
         raise UnreadableImage(f"{pixels} pixels according to its header, {MAX_PIXELS} at most")
     if (count := frames()) != 1:
         raise UnreadableImage(f"{count} frames where one is expected")
 
 
-def _stretch(pixels: np.ndarray, negative: bool) -> np.ndarray:
-    pixels = pixels.astype(np.float64)
-    if not np.isfinite(pixels).all():
+def _scale(values: np.ndarray, negative: bool) -> np.ndarray:
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
         raise UnreadableImage("holds pixels that are NaN or infinite")
-    low, high = pixels.min(), pixels.max()
+    if negative:
+        values = -values  # before scaling: a film and its negative then become the same floats
+    low, high = values.min(), values.max()
     if low == high:
-        return np.zeros(pixels.shape, np.float32)
-    scaled = (pixels - low) / (high - low)
-    return (1 - scaled if negative else scaled).astype(np.float32)
+        return np.zeros(values.shape, np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _reasons(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into UnreadableImage."""
+    try:
+        yield
+    except (UnreadableImage, UserError, MemoryError):  # the last is no fault of the file
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage("too many pixels according to its header") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(
+            "not a PNG, JPEG, TIFF or DICOM image, whatever its suffix"
+        ) from error
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        reason = str(error).replace(str(path), path.name).partition("\n")[0]
+        raise UnreadableImage(f"{type(error).__name__}: {reason}") from error
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        start = file.read(132)
+    if not start:
+        raise UnreadableImage("the file is empty")
+    return start
+
+
+def _is_dicom(path: Path) -> bool:
+    return _start(path)[128:] == b"DICM"
+
+
+def _decode(path: Path) -> np.ndarray:
+    if _is_dicom(path):
+        from ssl_gan_jax.data import dicom
+
+        return dicom.read(path)
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if _start(path)[:4] in _TIFF_MAGIC:  # a pixel format that Pillow does not know
+            return _decode_rare_tiff(path)
+        raise
+    with image:
+        check_header(image.width * image.height, lambda: getattr(image, "n_frames", 1))
+        if image.mode in _DEEP_MODES:  # never convert("L"): it saturates every pixel above 255
+            negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+            return stretch(np.asarray(image), negative)  # Pillow inverts 8-bit negatives itself
+        return np.asarray(image.convert("L")).astype(np.float32) / 255
+
+
+def _decode_rare_tiff(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
+        pixels = page.asarray(maxworkers=1)
+        if pixels.ndim != 2:
+            raise UnreadableImage(f"{pixels.ndim} dimensions where a gray image has 2")
+        return stretch(pixels, page.photometric == _WHITE_IS_ZERO)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ def load(
     size: int,
     *,
     equalize: str = "hist",
+    aspect: str = "squash",
     cache_dir: str | Path | None = None,
     max_unreadable: float = 0.01,
     **builder_options: Any,  # noqa: ANN401
@@ -48,13 +50,15 @@ def load(
     """Load a data set, preparing it first where that has not been done.
 
     A prepared copy is found again by the source's listing (paths, labels, sizes and times of the
-    files), `size`, `equalize` and the options: any change prepares anew, into another folder.
+    files), `size`, `equalize`, `aspect` and the options: any change prepares anew, into another
+    folder.
 
     Args:
         name: a package of `ssl_gan_jax.data.sources`.
         data_dir: folder that holds the published layout; None for a source that makes its images.
         size: side of the prepared images in pixels.
-        equalize: 'hist' or 'none', see `images.prepare`.
+        equalize: 'hist', 'clahe' or 'none', see `images.prepare`.
+        aspect: 'squash' or 'pad', see `images.prepare`.
         cache_dir: where prepared copies live; default $SSL_GAN_JAX_CACHE, or ~/.cache/ssl_gan_jax.
         max_unreadable: greatest share of images that may be unreadable. They are left out, named
             in one warning, in `Records.quarantined` and in the prepared folder's quarantine.csv.
@@ -65,15 +69,16 @@ def load(
             unreadable images, a cache that cannot be written or is damaged.
     """
     check_choice("data.equalize", equalize, images.EQUALIZE)
+    check_choice("data.aspect", aspect, images.ASPECT)
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
     source = _find(name)
     data_dir = Path(data_dir).expanduser() if data_dir else None
-    index = _index(name, source, data_dir, builder_options)
-    key = _fingerprint(data_dir, index, builder_options)
-    config = source.Builder.builder_config_cls(
-        f"{size}px-{equalize}-{key}", size=size, equalize=equalize, options=builder_options
-    )
+    index = list_source(name, data_dir, **builder_options)
+    how = {"size": size, "equalize": equalize, "aspect": aspect}
+    key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
+    key += _fingerprint(data_dir, index, builder_options)
+    config = source.Builder.builder_config_cls(key, **how, options=builder_options)
     builder = _prepared(source.Builder, config, cache_folder(cache_dir), data_dir)
     records = _read(builder, index)
     _check_unreadable(records.quarantined, len(index.rows), max_unreadable, builder.data_dir)
@@ -85,14 +90,10 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
-def _find(name: str) -> ModuleType:
-    check_choice("data.name", name, names())
-    return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
-
-
-def _index(
-    name: str, source: ModuleType, data_dir: Path | None, options: dict[str, Any]
-) -> "Index":
+def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Index":  # noqa: ANN401
+    """Return what a data set holds, without reading a pixel; arguments and errors as `load`."""
+    source = _find(name)
+    data_dir = Path(data_dir).expanduser() if data_dir else None
     known = list(inspect.signature(source.index).parameters)[1:]
     for option in options:
         check_choice(f"options of data set {name!r}", option, known)
@@ -111,6 +112,11 @@ def _index(
     return index
 
 
+def _find(name: str) -> ModuleType:
+    check_choice("data.name", name, names())
+    return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
+
+
 def _prepared(
     builder_class: "type[SourceBuilder]",
     config: "SourceConfig",
@@ -120,6 +126,8 @@ def _prepared(
     """Return the builder of a finished preparation. TFDS renames its folder when it is complete."""
     import tensorflow_datasets as tfds
 
+    from ssl_gan_jax.data.source import PARTS
+
     downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
     with quiet.tfds_chatter():
         try:
@@ -128,6 +136,7 @@ def _prepared(
             if not builder.is_prepared():
                 logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
                 builder.download_and_prepare(download_config=downloads)
+                shutil.rmtree(builder.data_path.parent / PARTS, ignore_errors=True)
         except OSError as error:
             builder = builder_class(data_dir=cache, config=config)
             if not builder.is_prepared():  # else another process finished the same one first

@@ -4,10 +4,12 @@ A source says what there is (`index`: one `Row` an image, no pixels read). The b
 equalises and resizes every row once into uint8 and notes what it cannot read.
 """
 
+import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +19,16 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ssl_gan_jax.data import images, quiet
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import UserError, check_choice
 
 quiet.tensorflow()  # before TFDS imports it with all its noise
 
 UNLABELLED = -1
+OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None}
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+PARTS = "parts"  # beside the prepared folder, while it is not complete
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+_THREADS = 8  # at most: each holds an image at full resolution
 
 
 class Row(NamedTuple):
@@ -62,6 +67,59 @@ def images_in(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def files_in(data_dir: Path) -> Iterator[str]:
+    """Yield the image files in a folder and all below, by suffix and relative to it."""
+    for folder, subfolders, names in os.walk(data_dir):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield Path(folder, name).relative_to(data_dir).as_posix()
+
+
+def rows_on_disk(
+    data_dir: Path, entries: Iterable[tuple[str, Row]], key: Callable[[str], str]
+) -> list[Row]:
+    """Give rows their paths: of all that a table names, those whose image is in the folder.
+
+    Args:
+        data_dir: the folder, searched with all below it.
+        entries: (name of the image, its row without a path).
+        key: what a name in the table and the path of its file have in common.
+
+    Raises:
+        UserError: no image is there, two have the same name, or the table contradicts itself.
+    """
+    on_disk, rows, absent = {}, {}, 0
+    for path in files_in(data_dir):
+        if (other := on_disk.setdefault(key(path), path)) != path:
+            raise UserError(f"{other} and {path} in {data_dir} have the same name: remove one")
+    for name, row in entries:
+        if (path := on_disk.get(key(name))) is None:
+            absent += 1
+        elif rows.setdefault(path, row) != row:
+            raise UserError(f"{path}: the table names this image twice, and not as the same")
+    if not rows:
+        raise UserError(
+            f"{data_dir} holds {len(on_disk)} images, and the tables link none of them "
+            f"({absent} of the images that they name are not there)"
+        )
+    if absent:
+        logging.warning("%d images that the tables name are not in %s", absent, data_dir)
+    return [row._replace(path=path) for path, row in rows.items()]
+
+
+def outcome(option: str, choice: str) -> int | None:
+    """Return the label that an option such as `uncertain="unlabelled"` means; None: left out."""
+    return OUTCOMES[check_choice(f"data.options.{option}", choice, OUTCOMES)]
+
+
+def find_tables(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
+    """List the files that match in a folder, or else below; `UserError` if there is none."""
+    if tables := sorted(data_dir.glob(pattern)) or sorted(data_dir.rglob(pattern)):
+        return tables
+    raise UserError(f"no {pattern} in {data_dir}: {' '.join(instructions.split())}")
 
 
 def open_arrays(
@@ -112,6 +170,7 @@ class SourceConfig(tfds.core.BuilderConfig):
 
     size: int = 64  # images become [size,size]
     equalize: str = "hist"  # see images.prepare
+    aspect: str = "squash"  # see images.prepare
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the source's index
 
 
@@ -174,20 +233,66 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _prepare_all(
         self, index: Index, chunk: int = 256
     ) -> Iterator[tuple[Row, np.ndarray | images.UnreadableImage]]:
-        """Decode on all cores, in order, holding no more than `chunk` results at a time."""
+        """Decode on several cores, in order, holding no more than `chunk` results at a time.
 
-        def prepared(row: Row) -> np.ndarray | images.UnreadableImage:
+        Finished chunks are kept as files until all is complete, so that a preparation that was
+        killed goes on with them. The folder belongs to one listing of unchanged files.
+        """
+        how = self.builder_config
+
+        def prepared(row: Row) -> tuple[np.ndarray, str]:
             try:
                 image = index.read(row)
-                return images.prepare(image, self.builder_config.size, self.builder_config.equalize)
+                return images.prepare(image, how.size, how.equalize, how.aspect), ""
             except images.UnreadableImage as error:
-                return error
+                return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
 
-        total = len(index.rows)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts, total = self.data_path.parent / PARTS, len(index.rows)
+        parts.mkdir(parents=True, exist_ok=True)
+        threads = min(_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool, _progress(total) as advance:
             for start in range(0, total, chunk):
-                rows = index.rows[start : start + chunk]
-                yield from zip(rows, pool.map(prepared, rows), strict=True)
-                logging.log_every_n_seconds(
-                    logging.INFO, "Prepared %d of %d images", 30, start + len(rows), total
-                )
+                rows, part = index.rows[start : start + chunk], parts / f"{start}.npz"
+                if (results := _load_part(part)) is None:
+                    results = tuple(map(np.array, zip(*pool.map(prepared, rows), strict=True)))
+                    _save_part(part, *results)
+                for row, image, reason in zip(rows, *results, strict=True):
+                    yield row, images.UnreadableImage(reason) if reason else image
+                advance(len(rows))
+
+
+def _save_part(part: Path, image: np.ndarray, reason: np.ndarray) -> None:
+    unfinished = part.with_suffix(f".{os.getpid()}")  # another process may prepare the same
+    with open(unfinished, "wb") as file:
+        np.savez(file, image=image, reason=reason)
+    unfinished.replace(part)
+
+
+def _load_part(part: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        with np.load(part, allow_pickle=False) as arrays:
+            return arrays["image"], arrays["reason"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there yet, or damaged
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, else a line now and then; call the result with what was done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"Preparing {total} images", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        logging.log_every_n_seconds(logging.INFO, "Prepared %d of %d images", 30, done, total)
+
+    yield advance

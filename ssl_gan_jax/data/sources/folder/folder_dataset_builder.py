@@ -1,15 +1,17 @@
-"""A folder of your own PNG, JPEG or TIFF images."""
+"""A folder of your own PNG, JPEG, TIFF or DICOM images."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from absl import logging
+
+from ssl_gan_jax.data import tables
 from ssl_gan_jax.data.source import (
-    IMAGE_SUFFIXES,
     UNLABELLED,
     Index,
     Row,
     SourceBuilder,
+    files_in,
     index_of_files,
 )
 from ssl_gan_jax.data.splits import OFFICIAL
@@ -47,74 +49,50 @@ _Found = list[tuple[str, str, Row]]  # name of the class or '', where it was rea
 
 
 def _from_folders(data_dir: Path) -> _Found:
-    found = []
-    for folder in sorted(path for path in data_dir.iterdir() if path.is_dir()):
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(data_dir)
-            hidden = any(part.startswith(".") for part in relative.parts)
-            if hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            name = "" if folder.name.lower() in UNLABELLED_FOLDERS else folder.name
-            key = relative.as_posix()
-            found.append((name, key, Row(path=key, label=UNLABELLED, patient=key)))
+    found, loose = [], 0
+    for path in files_in(data_dir):
+        folder, below, _ = path.partition("/")
+        loose += not below
+        if below:
+            name = "" if folder.lower() in UNLABELLED_FOLDERS else folder
+            found.append((name, path, Row(path=path, label=UNLABELLED, patient=path)))
     if not found:
         raise UserError(
-            f"{data_dir} holds neither {TABLE} nor a sub-folder of PNG, JPEG or TIFF images for "
-            "each class"
+            f"{data_dir} holds neither {TABLE} nor a sub-folder of PNG, JPEG, TIFF or DICOM images "
+            "for each class"
         )
+    if loose:
+        logging.warning("%d images lie in %s outside of any class; left out", loose, data_dir)
     return found
 
 
 def _from_table(data_dir: Path) -> _Found:
-    reader = csv.DictReader(_text(data_dir / TABLE).splitlines(), strict=True)
-    reader.fieldnames = [column.strip().lower() for column in reader.fieldnames or []]
-    for column in ("path", "label"):
-        if column not in reader.fieldnames:
+    hint = "; the first row must be path,label[,patient_id][,split]"
+    found, first_at, splits = [], {}, {}
+    for at, cells in tables.read(data_dir / TABLE, ("path", "label"), hint):
+        row = at.rpartition(" ")[2]
+        path = _checked_path(data_dir, cells["path"], f"{at}, column 'path'")
+        if path in first_at:
+            raise UserError(f"{at}, column 'path': {path!r} is also in row {first_at[path]}")
+        first_at[path] = row
+        if cells["label"].lower() in ("nan", "none", "null"):
             raise UserError(
-                f"{TABLE}: no column {column!r} among {reader.fieldnames}; the first row must be "
-                "path,label[,patient_id][,split]"
+                f"{at}, column 'label': {cells['label']!r} is no class; leave the cell empty "
+                "where the label is unknown"
             )
-    found, first_row, splits = [], {}, {}
-    try:
-        for cells in reader:
-            at = f"{TABLE} row {reader.line_num}"
-            if None in cells or None in cells.values():
-                raise UserError(f"{at}: not {len(reader.fieldnames)} columns like the first row")
-            cells = {column: cell.strip() for column, cell in cells.items()}
-            path = _checked_path(data_dir, cells["path"], f"{at}, column 'path'")
-            if path in first_row:
-                raise UserError(f"{at}, column 'path': {path!r} is also in row {first_row[path]}")
-            first_row[path] = reader.line_num
-            if cells["label"].lower() in ("nan", "none", "null"):
-                raise UserError(
-                    f"{at}, column 'label': {cells['label']!r} is no class; leave the cell empty "
-                    "where the label is unknown"
-                )
-            split, patient = cells.get("split", "").lower(), cells.get("patient_id") or path
-            if split not in OFFICIAL:
-                raise UserError(
-                    f"{at}, column 'split': {cells['split']!r} is none of train, val, test"
-                )
-            known, row = splits.setdefault(patient, (split, reader.line_num))
-            if known != split:
-                raise UserError(
-                    f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
-                    f"{row}; a patient belongs to one split"
-                )
-            found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
-    except csv.Error as error:
-        raise UserError(f"{TABLE} row {reader.line_num + 1}: {error}") from error
+        split, patient = cells.get("split", "").lower(), cells.get("patient_id") or path
+        if split not in OFFICIAL:
+            raise UserError(f"{at}, column 'split': {cells['split']!r} is none of train, val, test")
+        known, earlier = splits.setdefault(patient, (split, row))
+        if known != split:
+            raise UserError(
+                f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
+                f"{earlier}; a patient belongs to one split"
+            )
+        found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
     if not found:
         raise UserError(f"{TABLE} lists no image")
     return found
-
-
-def _text(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:  # spreadsheets of some locales
-        return raw.decode("latin-1")
 
 
 def _checked_path(data_dir: Path, cell: str, at: str) -> str:
@@ -135,7 +113,7 @@ class Builder(SourceBuilder):
     """Your own images: a folder with a `labels.csv`, or with a sub-folder for each class."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    give as data.dir a folder of PNG, JPEG or TIFF images with a labels.csv
+    give as data.dir a folder of PNG, JPEG, TIFF or DICOM images with a labels.csv
     (path,label[,patient_id][,split]; an empty label means unlabelled), or with one sub-folder for
     each class and, where there are any, one called unlabelled
     """

@@ -3,13 +3,19 @@
 The columns are those of public user code and are to be confirmed against CDAS's dictionary.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import logging
-
-from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.source import (
+    UNLABELLED,
+    Index,
+    Row,
+    SourceBuilder,
+    find_tables,
+    index_of_files,
+    rows_on_disk,
+)
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")
@@ -25,74 +31,45 @@ LINKAGE_YEARS = (YEAR, "assoc_visit_syr")  # newer, older releases
 LABELS = {"0": 0, "1": 1}  # of LABEL; '' and '.N', '.M' and the like are missing values
 
 
-def index(data_dir: Path) -> Index:
+def index(data_dir: Path, positive: str = LABEL) -> Index:
     """Join the screening tables and the image linkage on patient and study year.
 
     Images of another batch than those on disk are passed over; so are films that were inadequate
-    and images of visits that the screening tables do not hold.
+    and images of visits that the screening tables do not hold. A missing value is unlabelled.
+
+    Args:
+        data_dir: holds tables and images.
+        positive: the column (0 or 1) of the abnormality.
     """
     visits = {}
-    for at, row in _rows(data_dir, SCREENS, (PATIENT, YEAR, LABEL, RESULT)):
+    for at, row in _rows(data_dir, SCREENS, (PATIENT, YEAR, positive, RESULT)):
         if row[RESULT] == INADEQUATE:
             continue
-        value = row[LABEL]
+        value = row[positive]
         if value not in LABELS and value and not value.startswith("."):
-            raise UserError(f"{at}, column {LABEL!r}: {value!r} is none of {', '.join(LABELS)}")
+            raise UserError(f"{at}, column {positive!r}: {value!r} is none of {', '.join(LABELS)}")
         visits[row[PATIENT], row[YEAR]] = LABELS.get(value, UNLABELLED)
 
-    on_disk = {
-        path.stem.casefold(): path.relative_to(data_dir).as_posix()
-        for path in sorted(data_dir.rglob("*"))
-        if path.suffix.lower() in (".tif", ".tiff")
-    }
-    rows, absent = {}, 0
-    for _, row in _rows(data_dir, LINKAGE, (PATIENT, IMAGE_NAME), LINKAGE_YEARS):
+    entries = []
+    for _, row in _rows(data_dir, LINKAGE, (PATIENT, IMAGE_NAME, LINKAGE_YEARS)):
         year = row.get(YEAR) or row.get(LINKAGE_YEARS[1])
-        label = visits.get((row[PATIENT], year))
-        path = on_disk.get(_stem(row[IMAGE_NAME]))
-        if path is None:
-            absent += 1
-        elif label is not None:
-            rows[path] = Row(path=path, label=label, patient=row[PATIENT])
-    if not rows:
-        raise UserError(
-            f"{data_dir} holds {len(on_disk)} TIFF images and {len(visits)} readable visits, but "
-            f"{LINKAGE} links none of them ({absent} of its images are not there)"
-        )
-    if absent:
-        logging.warning("PLCO: %d images of the linkage table are not in the folder", absent)
-    return index_of_files(data_dir, CLASSES, list(rows.values()))
+        if (label := visits.get((row[PATIENT], year))) is not None:
+            entries.append((row[IMAGE_NAME], Row("", label, row[PATIENT])))
+    classes = CLASSES if positive == LABEL else (f"no {positive}", positive)
+    return index_of_files(data_dir, classes, rows_on_disk(data_dir, entries, _stem))
 
 
 def _rows(
-    data_dir: Path, pattern: str, columns: tuple[str, ...], any_of: tuple[str, ...] = ()
+    data_dir: Path, pattern: str, columns: tuple[str | tuple[str, ...], ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (where, row) of all tables that match, with stripped cells and lower-case columns."""
-    if not (tables := sorted(data_dir.rglob(pattern))):
-        raise UserError(f"no table {pattern} in {data_dir}: {_instructions()}")
-    for table in tables:
-        with open(table, newline="", encoding="latin-1") as file:
-            reader = csv.DictReader(file)
-            names = [name.strip("ï»¿ ").lower() for name in reader.fieldnames or []]
-            reader.fieldnames = names
-            missing = [name for name in columns if name not in names]
-            if any_of and not set(any_of) & set(names):
-                missing.append(" or ".join(any_of))
-            if missing:
-                raise UserError(f"{table.name}: no column {missing[0]!r} among {names}")
-            for row in reader:
-                cells = {name: (row.get(name) or "").strip() for name in names}
-                yield f"{table.name} row {reader.line_num}", cells
+    for table in find_tables(data_dir, pattern, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
+        yield from tables.read(table, columns)
 
 
 def _stem(image_name: str) -> str:
     """`image_file_name` may lack the suffix and differ in case from the disk."""
-    name = image_name.casefold()
+    name = image_name.rpartition("/")[2].casefold()
     return name.removesuffix(".tiff").removesuffix(".tif")
-
-
-def _instructions() -> str:
-    return " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
 
 
 class Builder(SourceBuilder):
