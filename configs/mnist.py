@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             loss_g="feature_matching_l2",
             lr_d=3e-3,
             lr_g=3e-3,
+            eps_root=1e-8,
             ema=0.9999,
         )
         config.train.unlabeled_batch_size = 100

@@ -57,6 +57,7 @@ class Config:
     lr_d: float = 5e-4
     lr_g: float = 5e-4
     beta1: float = 0.5
+    eps_root: float = 0.0  # Adam's epsilon under the root; Salimans' code has 1e-8 there
     ema: float = 0.995
     shift: int = 3  # pixels, on every real image
     shift_fake: int = 0  # pixels, on every generated image
@@ -105,8 +106,8 @@ def build(config: Config) -> Method:
         norm_d = "virtual" if config.vbn in ("D", "both") else "weight"
         net_g = Generator(config.size, config.generator, config.width, norm_g, dtype)
         net_d = Discriminator(outputs, config.width, norm_d, config.noise, config.dropout, dtype)
-    opt_d = optax.adam(config.lr_d, b1=config.beta1)
-    opt_g = optax.adam(config.lr_g, b1=config.beta1)
+    opt_d = optax.adam(config.lr_d, b1=config.beta1, eps_root=config.eps_root)
+    opt_g = optax.adam(config.lr_g, b1=config.beta1, eps_root=config.eps_root)
 
     def discriminate(params, key, images, reference):
         """K+1 logits and features of `images`; this D has no running statistics to keep."""

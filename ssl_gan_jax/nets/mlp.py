@@ -50,7 +50,7 @@ class MlpDiscriminator(nn.Module):
         # Their pixels, and so the size of their noise, live in [0,1].
         h = Noise(0.3)((x.reshape(len(x), math.prod(x.shape[1:])) + 1) / 2, train)
         for width in (1000, 500, 250, 250, 250):
-            features = nn.relu(WeightNorm(width, dtype=self.dtype)(h))
+            features = nn.relu(WeightNorm(width, std=0.1, dtype=self.dtype)(h))
             h = Noise(0.5)(features, train)
-        logits = WeightNorm(self.outputs, learn_scale=True, dtype=self.dtype)(h)
+        logits = WeightNorm(self.outputs, learn_scale=True, std=0.1, dtype=self.dtype)(h)
         return logits.astype(jnp.float32), features.astype(jnp.float32)

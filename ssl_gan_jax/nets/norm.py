@@ -67,13 +67,14 @@ class WeightNorm(nn.Module):
     features: int
     kind: str = "dense"  # or "conv": strided_conv
     learn_scale: bool = False
+    std: float = 0.05  # of v at first: with Adam, a longer v turns more slowly
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         window = (4, 4) if self.kind == "conv" else ()
         shape = (*window, x.shape[-1], self.features)
-        v = self.param("kernel", nn.initializers.normal(0.05), shape)
+        v = self.param("kernel", nn.initializers.normal(self.std), shape)
         w = v * lax.rsqrt(jnp.square(v).sum(range(v.ndim - 1)) + 1e-12)
         x, w = x.astype(self.dtype), w.astype(self.dtype)
         y = strided_conv(x, w) if self.kind == "conv" else x @ w

@@ -1,0 +1,147 @@
+"""Sweeps: which cells there are, who trains with whom, and what a failing cell does to the rest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_gan_jax import sweep
+from ssl_gan_jax.errors import Stopped, UserError
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from ssl_gan_jax.config import base, parse_arg
+
+def get_config(arg=None):
+    a = parse_arg(arg, method="supervised", labels=6, seed=0)
+    config = base(a.method, data="phantom", size=32, seed=a.seed)
+    config.data.options = {"images": 160, "site": "A"}
+    config.data.labels_per_class = a.labels
+    config.method.width = 4
+    config.train.update(steps=2, batch_size=8)
+    return config
+
+def sweep(add):
+    for labels in (6, 5000):
+        for seed in (0, 1):
+            add(labels=labels, seed=seed)
+
+def twice(add):
+    add(seed=0)
+    add(seed=0)
+
+def typo(add):
+    add(seed=0, **{"method.lrr": 1.0})
+
+def control(add):
+    add(seed=0)
+    add(seed=0, **{"method.lr": 0.5})
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_cells_have_the_values_that_were_added_and_those_for_all(config):
+    found = sweep.cells(config, "labels=3", {"train.steps": 7}, "control")
+    assert [cell.name for cell in found] == ["seed=0", "seed=0,method.lr=0.5"]
+    assert [cell.config.method.lr for cell in found] == [2e-4, 0.5]
+    assert all(c.config.train.steps == 7 and c.config.data.labels_per_class == 3 for c in found)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("twice", "seed=0 twice"), ("typo", "method.lr'"), ("sweeep", "no function 'sweeep'")],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(config, function, message):
+    with pytest.raises(UserError, match=message):
+        sweep.cells(config, "", {}, function)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_has_a_sweep_whose_cells_differ(path):
+    found = sweep.cells(str(path), "", {})
+    assert len({str(cell.config) for cell in found}) == len(found) >= 2
+
+
+def test_only_selects_by_value_and_names_what_there_is(config):
+    found = sweep.cells(config, "", {})
+    assert [c.name for c in sweep.select(found, "labels=6,seed=1")] == ["labels=6,seed=1"]
+    for only, message in (("label=6", "'labels'"), ("labels=7", "5000"), ("method=ec_gan", "seed")):
+        with pytest.raises(UserError, match=message):
+            sweep.select(found, only)
+
+
+@given(st.integers(1, 5), st.integers(1, 4))
+def test_every_cell_is_in_one_group_of_one_shard(together, shards):
+    found = sweep.cells(str(ROOT / "configs" / "phantom.py"), "", {})
+    groups = sweep.groups(found, together)
+    parts = [groups[sweep._shard(f"{i}/{shards}")] for i in range(shards)]
+    trained = [cell.name for part in parts for group in part for cell in group]
+    assert sorted(trained) == sorted(cell.name for cell in found)
+    for group in groups:
+        assert len(group) <= together and len({c.config.method.name for c in group}) == 1
+
+
+def test_cells_that_fail_together_fail_for_themselves_alone(config):
+    found = sweep.cells(config, "", {})
+    trained = []
+
+    def train(group):
+        if any(cell.values["labels"] == 5000 for cell in group):
+            raise UserError("too many labels")
+        trained.extend(cell.name for cell in group)
+
+    failed = list(sweep.run_all([found[1:], found[:1]], train))
+    assert trained == ["labels=6,seed=1", "labels=6,seed=0"]
+    assert [(cell.name, reason) for cell, reason in failed] == [
+        ("labels=5000,seed=0", "too many labels"),
+        ("labels=5000,seed=1", "too many labels"),
+    ]
+
+
+def test_a_stop_ends_the_sweep(config):
+    def train(group):
+        raise Stopped("at step 3")
+
+    with pytest.raises(Stopped):
+        list(sweep.run_all([[cell] for cell in sweep.cells(config, "", {})], train))
+
+
+def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp_path):
+    runs = tmp_path / "runs"
+
+    def call(*args):
+        command = [sys.executable, "-m", "ssl_gan_jax.sweep", f"--config={config}"]
+        done = subprocess.run(
+            [*command, f"--workdir={runs}", *args],
+            cwd=ROOT, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    code, out = call("--together=2")
+    assert code == 1 and "4 of 4 cells" in out and "Traceback" not in out, out
+    assert sum(line.startswith("failed: labels=5000") for line in out.splitlines()) == 2
+    done = {path.parent.name: path for path in runs.glob("*/result.json")}
+    assert sorted(done) == ["labels=6,seed=0", "labels=6,seed=1"]
+    row = json.loads(done["labels=6,seed=1"].read_text())
+    assert row["experiment"] == "tiny" and row["cell"] == {"labels": 6, "seed": 1}
+    assert row["replicas"] == 2 and row["commit"] and "core" in row["machine"]
+    assert row["command"].endswith("tiny.py:labels=6,seed=1 --workdir=RUN")
+
+    before = {name: path.stat().st_mtime_ns for name, path in done.items()}
+    code, out = call("--only=labels=6")
+    assert code == 0 and before == {n: p.stat().st_mtime_ns for n, p in done.items()}
+    code, out = call("--dry_run")
+    assert [line.split()[0] for line in out.splitlines() if "labels=" in line] == [
+        "finished", "finished", "to", "to",
+    ]  # fmt: skip
+    assert call("--only=labels=7")[0] == 2
