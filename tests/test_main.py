@@ -63,19 +63,33 @@ def test_help_shows_how_to_start():
     assert "--config=configs/phantom.py --workdir=runs/phantom" in out and "--workdir" in out
 
 
-def test_killed_and_started_again_is_as_if_nothing_had_happened(tmp_path):
+def test_killed_and_stopped_and_started_again_is_as_if_nothing_had_happened(tmp_path):
     args = [*SMALL, "--config.train.steps=60", "--config.train.checkpoint_every=20"]
+    args.append("--config.train.log_every=7")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert call(*args, f"--workdir={whole}")[0] == 0
-    process = start(*args, f"--workdir={broken}")
-    deadline = time.monotonic() + 200
-    while not list(broken.glob("checkpoints/20/manifest.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (broken / "result.json").exists()
+
+    def interrupted(number, once):
+        process = start(*args, f"--workdir={broken}")
+        deadline = time.monotonic() + 200
+        while not once() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        out, _ = process.communicate(timeout=60)
+        assert not (broken / "result.json").exists(), out
+        return process.returncode, out
+
+    def lines():
+        path = broken / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    interrupted(signal.SIGKILL, lambda: list(broken.glob("checkpoints/20/manifest.json")))
+    before = lines()
+    code, out = interrupted(signal.SIGTERM, lambda: lines() > before)
+    assert code == 0 and "stopped and saved at step" in out and "Traceback" not in out, out
+    stopped = int(out.partition("saved at step ")[2].split()[0])
     code, out = call(*args, f"--workdir={broken}")
-    assert code == 0 and "steps 20-60" in out.replace("steps 40-60", "steps 20-60"), out
+    assert code == 0 and f"steps {stopped}-60" in out and stopped < 60, out
     a, b = (json.loads((d / "result.json").read_text()) for d in (whole, broken))
     assert {**a, "wall_s": 0} == {**b, "wall_s": 0}
     assert (whole / "metrics.jsonl").read_text() == (broken / "metrics.jsonl").read_text()
