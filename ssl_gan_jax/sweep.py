@@ -1,7 +1,7 @@
 """Trains every cell of an experiment, such as all the runs behind a paper's table.
 
     python -m ssl_gan_jax.sweep --config=configs/chex.py --config.data.dir=DIR --workdir=runs/chex
-    python -m ssl_gan_jax.sweep --config=configs/chex.py --workdir=runs/chex --only=method=ec_gan
+    python -m ssl_gan_jax.sweep --config=configs/chex.py --workdir=runs/chex --only='seed=0|1'
     python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \\
         --workdir=runs/controls
 
@@ -34,7 +34,7 @@ from ssl_gan_jax.errors import Stopped, UserError, check_choice
 
 flags.adopt_module_key_flags(command_line)
 _SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
-_ONLY = flags.DEFINE_string("only", "", "key=value,...: of the cells, those with these values.")
+_ONLY = flags.DEFINE_string("only", "", "key=value|value,...: the cells with these values.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "i/n: the i-th of n parts, for n machines.")
 _TOGETHER = flags.DEFINE_integer("together", 1, "Cells that train as one program, where they can.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do.")
@@ -92,14 +92,15 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
 
 
 def select(all_cells: Sequence[Cell], only: str) -> list[Cell]:
-    """The cells with all the values of `only`, `key=value,...`. UserError where there are none."""
+    """The cells with all the values of `only`, `key=value|other,...`. UserError for none."""
     chosen = list(all_cells)
     for part in filter(None, only.split(",")):
         key, _, wanted = part.partition("=")
         check_choice("--only", key, dict.fromkeys(k for cell in all_cells for k in cell.values))
         values = dict.fromkeys(str(c.values[key]) for c in all_cells if key in c.values)
-        check_choice(f"--only={key}", wanted, values)
-        chosen = [cell for cell in chosen if str(cell.values.get(key)) == wanted]
+        for value in wanted.split("|"):
+            check_choice(f"--only={key}", value, values)
+        chosen = [cell for cell in chosen if str(cell.values.get(key)) in wanted.split("|")]
     if not chosen:
         raise UserError(f"--only={only}: no cell has all of these values")
     return chosen

@@ -75,6 +75,7 @@ def test_every_config_has_a_sweep_whose_cells_differ(path):
 def test_only_selects_by_value_and_names_what_there_is(config):
     found = sweep.cells(config, "", {})
     assert [c.name for c in sweep.select(found, "labels=6,seed=1")] == ["labels=6,seed=1"]
+    assert len(sweep.select(found, "labels=6|5000,seed=0")) == 2
     for only, message in (("label=6", "'labels'"), ("labels=7", "5000"), ("method=ec_gan", "seed")):
         with pytest.raises(UserError, match=message):
             sweep.select(found, only)
