@@ -20,6 +20,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     if a.method == "supervised":
         as_ssl_gan(config.method)
+        # The best of five settings on the validation images of seed 100; ssl_gan's of four.
+        config.method.update(noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
     config.train.steps = 750
     config.train.batch_size = 32
     return config

@@ -177,7 +177,7 @@ def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_seed_and_labels_do_not_train_together(tmp_path):
-    configs = [small("supervised"), small("supervised", **{"method.lr": 0.5})]
+    configs = [small("supervised"), small("supervised", **{"method.lr": 0.25})]
     with pytest.raises(UserError, match=r"together.*method\.lr"):
         train.together(configs, [tmp_path / "a", tmp_path / "b"])
 
@@ -236,8 +236,8 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path):
     train.run(small("supervised"), tmp_path)
     before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
-    other = small("supervised", **{"method.lr": 0.5})
-    with pytest.raises(UserError, match=r"method\.lr: 0.0001 there, 0.5 now.*--workdir"):
+    other = small("supervised", **{"method.lr": 0.25})
+    with pytest.raises(UserError, match=r"method\.lr: 0.0005 there, 0.25 now.*--workdir"):
         train.run(other, tmp_path)
     assert before == sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
 

@@ -1,6 +1,7 @@
 """One file to one gray image, and one gray image to the array that networks see."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
 EQUALIZE = ("hist", "clahe", "none")
 ASPECT = ("squash", "pad")
 
+_FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some through other programs
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF tag, and its value for films stored as negatives
@@ -61,7 +63,7 @@ def read_header(path: str | Path) -> Header:
 
             return dicom.header(path)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
                 deep = image.mode.startswith("I;16")
                 return Header(image.width, image.height, 16 if deep else bits, None)
@@ -91,9 +93,10 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
     if equalize == "hist":
         # exposure.equalize_hist, every gray level counted by itself. All levels being integers,
         # looking them up gives what it interpolates, ten times as fast.
-        gray = np.rint(image * 65535).astype(np.uint16)
-        shares = np.bincount(gray.ravel()).cumsum() / gray.size
-        image = shares.astype(np.float32)[gray]
+        scaled = image * np.float32(65535)
+        gray = np.rint(scaled, out=scaled).astype(np.uint16)
+        counts = sum(np.bincount(rows.ravel(), minlength=65536) for rows in _strips(gray))
+        image = (counts.cumsum() / gray.size).astype(np.float32)[gray]
     elif equalize == "clahe" and image.min() < image.max():  # it divides by the range
         image = exposure.equalize_adapthist(image)
     height, width = image.shape
@@ -140,6 +143,11 @@ def check_header(pixels: int, frames: Callable[[], int]) -> None:
         raise UnreadableImage(f"{count} frames where one is expected")
 
 
+def _strips(image: np.ndarray, pixels: int = 2**18) -> list[np.ndarray]:
+    """Rows of about so many pixels: bincount makes 64 bits of each, better in a cache."""
+    return np.array_split(image, -(-image.size // pixels))
+
+
 def _scale(values: np.ndarray, negative: bool) -> np.ndarray:
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
@@ -171,6 +179,8 @@ def _reasons(path: Path) -> Iterator[None]:
 
 
 def _start(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UnreadableImage("no file")  # a pipe would wait for ever
     with open(path, "rb") as file:
         start = file.read(132)
     if not start:
@@ -187,8 +197,9 @@ def _decode(path: Path) -> np.ndarray:
         from ssl_gan_jax.data import dicom
 
         return dicom.read(path)
+    warnings.filterwarnings("ignore", module="PIL")  # of what it repairs; it names no file
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
         if _start(path)[:4] in _TIFF_MAGIC:  # a pixel format that Pillow does not know
             return _decode_rare_tiff(path)
@@ -206,6 +217,6 @@ def _decode_rare_tiff(path: Path) -> np.ndarray:
         page = tiff.pages[0]
         check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
         pixels = page.asarray(maxworkers=1)
-        if pixels.ndim != 2:
-            raise UnreadableImage(f"{pixels.ndim} dimensions where a gray image has 2")
+        if pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
+            raise UnreadableImage(f"{pixels.ndim}-dimensional {pixels.dtype}, no gray image")
         return stretch(pixels, page.photometric == _WHITE_IS_ZERO)

@@ -47,6 +47,20 @@ def split(
         UserError: an unknown split, impossible shares, or a patient in two parts because the
             official splits disagree with the patient keys.
     """
+    parts = assign(patient, official, salt=salt, val=val, test=test)
+    check_disjoint(np.asarray(patient), parts)
+    return parts
+
+
+def assign(
+    patient: np.ndarray,
+    official: np.ndarray,
+    *,
+    salt: str = "",
+    val: float = 0.1,
+    test: float = 0.1,
+) -> Split:
+    """Divide as `split`, and leave it to the caller to look for patients in two parts."""
     patient, official = np.asarray(patient), np.asarray(official)
     if unknown := sorted(set(official.tolist()) - set(OFFICIAL)):
         raise UserError(f"unknown split {unknown[0]!r}: use one of {OFFICIAL}")
@@ -58,9 +72,7 @@ def split(
     has_test, has_val = (official == "test").any(), (official == "val").any()
     in_test = official == "test" if has_test else (share < test) & (official != "val")
     in_val = official == "val" if has_val else (test <= share) & (share < test + val) & ~in_test
-    parts = Split(*map(np.flatnonzero, (~in_test & ~in_val, in_val, in_test)))
-    check_disjoint(patient, parts)
-    return parts
+    return Split(*map(np.flatnonzero, (~in_test & ~in_val, in_val, in_test)))
 
 
 def check_disjoint(patient: np.ndarray, parts: Split) -> None:

@@ -74,6 +74,7 @@ def test_processes_share_each_batch():
 
 
 def test_labels_of_the_unlabelled_stream_are_never_read(monkeypatch):
+    """Trust 24."""
     before = run(steps=20)
     monkeypatch.setattr(
         sys.modules[__name__], "LABEL", np.where(np.isin(np.arange(N), range(30, 50)), LABEL, -99)

@@ -87,6 +87,7 @@ def test_it_is_quiet_and_leaves_the_images_alone(data, capfd):
 
 
 def test_unreadable_images_are_quarantined_up_to_a_limit(data, cache, caplog):
+    """Trust 15."""
     (data / "b" / "broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1 of 8 images .*b/broken\.png: not a PNG"):
         records.load("folder", data, 8)
@@ -141,6 +142,7 @@ def test_sub_folders_are_classes(data):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_tables_of_any_spreadsheet(data, encoding, newline):
+    """Trust 20."""
     lines = ["Path,label,patient_id,split", "a/1.png,mönch,p1,train", "a/2.png,,p1,train", ""]
     table(data, newline.join([*lines[:3], "b\\1.png,10,p2,TEST", ""]), encoding)
     loaded = records.load("folder", data, 8)
@@ -181,6 +183,7 @@ def test_numbers_are_ordered_by_value_and_classes_can_be_prescribed(data):
     ],
 )
 def test_faults_of_a_table_are_located(data, text, message):
+    """Trust 20."""
     table(data, text)
     with pytest.raises(UserError, match=message) as caught:
         records.load("folder", data, 8)
@@ -258,6 +261,7 @@ def test_pneumonia_mnist(real_data):
 
 
 def test_mnist_and_a_pickled_array(tmp_path):
+    """Trust 19."""
     path, picture = tmp_path / "mnist.npz", np.zeros((3, 28, 28), np.uint8)
     arrays = {
         "x_train": picture,

@@ -15,6 +15,7 @@ def members(patient, parts):
 
 @given(patients, st.text(max_size=3))
 def test_every_image_is_in_one_part_and_no_patient_in_two(patient, salt):
+    """Trust 22."""
     parts = split(patient, [""] * len(patient), salt=salt, val=0.2, test=0.2)
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(patient)))
     train, val, test = members(patient, parts)
@@ -23,6 +24,7 @@ def test_every_image_is_in_one_part_and_no_patient_in_two(patient, salt):
 
 @given(patients, patients)
 def test_new_images_never_move_old_patients(old, new):
+    """Trust 25."""
     before = members(old, split(old, [""] * len(old)))
     after = members(old + new, split(old + new, [""] * len(old + new)))
     assert all(part <= grown for part, grown in zip(before, after, strict=True))
@@ -53,6 +55,7 @@ def test_an_official_validation_set_is_kept():
     "official", [["train", "test", "test"], ["", "test", "test"], ["val", "", "test"]]
 )
 def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
+    """Trust 22."""
     with pytest.raises(UserError, match="images number . and .:?") as caught:
         split(["Jane Doe", "Jane Doe", "other"], official)
     assert "Jane" not in str(caught.value)
