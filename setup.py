@@ -13,6 +13,7 @@ setup(
         "flax>=0.10",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
         "jax>=0.8",
+        "matplotlib",
         "ml-collections",
         "numpy",
         "optax",

@@ -1,0 +1,38 @@
+"""Tables and figures of many runs, beside the numbers of the papers.
+
+`rows` finds runs and puts them in their place, `tables` averages them, `figures` draws, `published`
+holds the papers' numbers, `page` writes it all down.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.report import page, rows
+from ssl_gan_jax.writer import atomic_write
+
+
+def write(
+    paths: Sequence[Path], out: Path, rows_file: Path | None = None, real_images: bool = False
+) -> rows.Found:
+    """Writes out/report.html and out/report.md about the runs below `paths`; what it found.
+
+    `rows_file` takes the finished rows, one a line, sorted: to be committed, and as good a path as
+    the folders but for the figures. `real_images` shows training images, which may be patients.
+
+    Raises:
+      UserError: bad paths or lines, nothing to report, or a file that cannot be written.
+    """
+    found = rows.find(paths)
+    if not any((found.runs, found.unfinished, found.unreadable)):
+        raise UserError(f"{', '.join(map(str, paths))}: no run folders and no result rows there")
+    sections = page.sections(found, real_images)
+    texts = {out / "report.html": page.html(sections), out / "report.md": page.markdown(sections)}
+    if rows_file:
+        lines = (json.dumps(run.row, allow_nan=False) for run in found.runs)
+        texts[rows_file] = "".join(f"{line}\n" for line in lines)
+    for path, text in texts.items():
+        with atomic_write(path) as file:
+            file.write(text)
+    return found

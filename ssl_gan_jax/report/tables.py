@@ -1,0 +1,185 @@
+"""Tables of means over runs, with their intervals, and of paired differences."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ssl_gan_jax.report.published import Published, beside, caution
+from ssl_gan_jax.report.rows import SAMPLES, Budget, Panel, Run
+
+NAMES = {
+    "accuracy": "Accuracy",
+    "errors": "Errors of 10,000",
+    "balanced_accuracy": "Balanced accuracy",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ece": "Calibration error (ECE)",
+}
+MORE = ("auprc", "sensitivity", "specificity", "ece")
+BASELINES = ("supervised", "cnn")
+UNDEFINED = "–"
+
+
+class Table(NamedTuple):
+    """Cells as text; the first column names its rows."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+class Estimate(NamedTuple):
+    """A mean over n runs and its 95 % t-interval (None for n = 1); p of the test against 0."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The Estimate of one value a run; None of no values. p is None where all are equal."""
+    n = len(values)
+    if not n:
+        return None
+    mean = float(np.mean(values))
+    if n == 1:
+        return Estimate(mean, None, None, None, 1)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    equal = error <= 1e-12 * max(1.0, abs(mean))  # what rounding leaves of 0
+    p = None if equal else float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return Estimate(mean, mean - half, mean + half, p, n)
+
+
+def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
+    """The Estimate of ours - baseline, by seed, over the seeds that both have."""
+    return estimate([ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())])
+
+
+def main_metrics(panel: Panel) -> tuple[str, str, str]:
+    """What is shown first: accuracy (of MNIST the errors), balanced accuracy, AUROC."""
+    first = "errors" if panel.data == "mnist" else "accuracy"
+    return first, "balanced_accuracy", "auroc"
+
+
+def number(value: float | None, metric: str = "accuracy", sign: str = "-") -> str:
+    """As in ".822" and "-.094", errors as in "93"; `sign` "+" shows it always."""
+    if value is None:
+        return UNDEFINED
+    text = f"{value:{sign}.{0 if metric == 'errors' else 3}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def score_cell(runs: Sequence[Run], metric: str) -> str:
+    """As in ".822 [.700, .930], n=5"; of one run, its own interval over patients."""
+    scores = [score for run in runs if (score := run.score(metric))]
+    if not scores:
+        return UNDEFINED
+    if len(scores) == 1:
+        value, low, high = scores[0]
+        span = "" if low is None else f" [{number(low, metric)}, {number(high, metric)}]*"
+        return f"{number(value, metric)}{span}, n=1"
+    e = estimate([score.value for score in scores])
+    return f"{number(e.mean, metric)} [{number(e.low, metric)}, {number(e.high, metric)}], n={e.n}"
+
+
+def difference_cell(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> str:
+    """As in "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
+    e = paired(by_seed(ours, metric), by_seed(baseline, metric))
+    if e is None:
+        return UNDEFINED
+    mean = number(e.mean, metric, "+")
+    if e.low is None:
+        return f"{mean}, n=1"
+    p = "" if e.p is None else f", p {'< .001' if e.p < 0.001 else '= ' + number(e.p)}"
+    return f"{mean} [{number(e.low, metric)}, {number(e.high, metric)}]{p}, n={e.n}"
+
+
+def by_seed(runs: Sequence[Run], metric: str) -> dict[int, float]:
+    """Defined values only."""
+    return {run.seed: score.value for run in runs if (score := run.score(metric))}
+
+
+def published_cell(paper: Published, budget: Budget) -> str:
+    """As in ".854", or of errors "93 ± 6.5"."""
+    value = paper.values.get(budget)
+    if paper.source.metric == "errors" and value is not None:
+        return f"{value:g} ± {paper.spreads[budget]:g}"
+    return number(value)
+
+
+def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]:
+    """A table a metric: budgets down, methods and the papers' columns across."""
+    columns = _columns(panel, part)
+    tables = []
+    for metric in metrics:
+        papers = beside(panel, metric) if part == "test" else []
+        rows = [
+            [
+                str(budget),
+                *(score_cell(_of(runs, budget), metric) for runs in columns.values()),
+                *(published_cell(paper, budget) for paper in papers),
+            ]
+            for budget in panel.budgets
+            if any(_of(runs, budget) for runs in columns.values())
+        ]
+        if all(cell == UNDEFINED for row in rows for cell in row[1 : 1 + len(columns)]):
+            continue
+        notes = ["* 95 % interval over patients, of the one run."] if "]*" in str(rows) else []
+        notes += caution(panel, papers)
+        header = ["labels", *columns, *(paper.title for paper in papers)]
+        tables.append(Table(f"{NAMES[metric]}, {part} images", header, rows, notes))
+    return tables
+
+
+def difference_table(panel: Panel, part: str) -> Table | None:
+    """Each column against the baseline; None without a baseline or without another column."""
+    columns = _columns(panel, part)
+    baselines = [name for name, runs in columns.items() if runs[0].method in BASELINES]
+    if not baselines or len(columns) < 2:
+        return None
+    baseline = min(baselines, key=len)  # the one with the fewest changes
+    rows = []
+    for budget in panel.budgets:
+        for name, runs in columns.items():
+            ours, other = _of(runs, budget), _of(columns[baseline], budget)
+            if name != baseline and ours and other:
+                cells = (difference_cell(ours, other, metric) for metric in main_metrics(panel))
+                rows.append([str(budget), name, *cells])
+    title = f"Difference to {baseline}, paired over shared seeds, {part} images"
+    header = ["labels", "method", *(NAMES[metric] for metric in main_metrics(panel))]
+    return Table(title, header, rows, []) if rows else None
+
+
+def sample_table(panel: Panel) -> Table | None:
+    """How near the generated images are to training images; None where no row says."""
+    rows = []
+    for budget in panel.budgets:
+        for name, runs in panel.columns.items():
+            drawn = [s for run in _of(runs, budget) if (s := run.row.get("samples"))]
+            cells = []
+            for key in SAMPLES:
+                e = estimate([s[key] for s in drawn if s.get(key) is not None])
+                span = f" [{e.low:.3g}, {e.high:.3g}]" if e and e.n > 1 else ""
+                cells.append(f"{e.mean:.3g}{span}, n={e.n}" if e else UNDEFINED)
+            if drawn:
+                rows.append([str(budget), name, *cells])
+    header = ["labels", "method", *SAMPLES.values()]
+    return Table("Generated images", header, rows, []) if rows else None
+
+
+def _columns(panel: Panel, part: str) -> dict[str, list[Run]]:
+    judged = {k: [run for run in runs if run.part == part] for k, runs in panel.columns.items()}
+    return {name: runs for name, runs in judged.items() if runs}
+
+
+def _of(runs: Sequence[Run], budget: Budget) -> list[Run]:
+    return [run for run in runs if run.budget == budget]

@@ -1,0 +1,403 @@
+"""Tables hold what can be computed by hand; the page loads nothing; damage costs one run."""
+
+import html.parser
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssl_gan_jax import report
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluate import METRICS, write_predictions
+from ssl_gan_jax.evaluate import metrics as metrics_of
+from ssl_gan_jax.report import figures, published, rows, tables
+from ssl_gan_jax.report.rows import Budget
+from ssl_gan_jax.writer import Writer, grid
+
+ROOT = Path(__file__).parents[1]
+
+
+def row(method="ssl_gan", seed=0, score=0.8, labels=10, cell=None, **changes):
+    """A result row whose metrics all are `score` (or {name: value}), with intervals of .1."""
+    values = score if isinstance(score, dict) else dict.fromkeys(METRICS, score)
+    spans = {
+        name: {"value": v, "low": v and v - 0.1, "high": v and v + 0.1}
+        for name, v in (dict.fromkeys(METRICS) | values).items()
+    }
+    made = {
+        "method": method,
+        "data": "phantom",
+        "size": 32,
+        "seed": seed,
+        "classes": ["normal", "ill"],
+        "labels_per_class": labels,
+        "images": None,
+        "test": {"n": 100, "patients": 90, "threshold": 0.5, **spans},
+        "validation": None,
+        **changes,
+    }
+    if cell is not None:
+        made |= {"experiment": made["data"], "cell": cell}
+    return made
+
+
+def make_run(folder, content, config=None, probs=None, label=None):
+    """A run folder as `train.run` leaves it; `content` None: not finished."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config or {"data": {"name": "phantom"}}))
+    with Writer(folder) as writer:
+        for step in (50, 100):
+            writer.scalars(step, {"L": 1 / step, "L_s": 0.5, "mask_rate": 0.9}, "train")
+            writer.scalars(step, {"auroc": None if step == 50 else 0.8}, "validation")
+        images = np.random.default_rng(0).uniform(-1, 1, (64, 8, 8, 1))
+        writer.images(100, grid(images, columns=8))
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 2, 40) if label is None else label
+    p = np.clip(rng.normal(0.3 + 0.4 * label, 0.2), 0, 1)
+    probs = np.stack([1 - p, p], axis=1) if probs is None else probs
+    names = [f"SECRET/{i}.png" for i in range(len(label))]
+    write_predictions(folder / "predictions.csv", names, label, probs, ["normal", "ill"])
+    if content is not None:
+        (folder / "result.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_rows(path, *contents):
+    path.write_text("".join(json.dumps(content) + "\n" for content in contents))
+    return path
+
+
+def panel_of(*contents):
+    runs = [rows.to_run(content, f"row {i}") for i, content in enumerate(contents)]
+    (panel,) = rows.Found(runs, [], [], [], []).panels
+    return panel
+
+
+def cells(table):
+    """{first cell: {column: text}} of a table whose first column names its rows."""
+    return {line[0]: dict(zip(table.header, line, strict=True)) for line in table.rows}
+
+
+# Statistics.
+
+
+def test_t_interval_of_five_runs_is_that_of_scipy_and_of_the_hand():
+    values = [0.7, 0.75, 0.8, 0.85, 0.9]
+    e = tables.estimate(values)
+    half = 2.776445 * math.sqrt(0.025 / 4 / 5)  # t(.975, 4), and the variance by hand
+    assert (e.mean, e.low, e.high) == pytest.approx((0.8, 0.8 - half, 0.8 + half), abs=1e-6)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (e.low, e.high, e.n) == pytest.approx((low, high, 5))
+
+
+def test_paired_test_is_scipys_and_uses_shared_seeds_only():
+    ours, base = {0: 0.8, 1: 0.9, 2: 0.7, 7: 0.1}, {0: 0.7, 1: 0.85, 2: 0.69, 9: 0.99}
+    e = tables.paired(ours, base)
+    expected = stats.ttest_rel([0.8, 0.9, 0.7], [0.7, 0.85, 0.69])
+    assert e.n == 3 and e.mean == pytest.approx(0.16 / 3)
+    assert e.p == pytest.approx(expected.pvalue)
+    assert (e.low, e.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_too_little_to_say_says_so():
+    assert tables.estimate([]) is None and tables.paired({0: 1.0}, {1: 1.0}) is None
+    assert tables.estimate([0.5]) == (0.5, None, None, None, 1)
+    assert tables.estimate([0.3, 0.1 + 0.2, 0.3]).p is None  # equal but for rounding
+
+
+def test_numbers_read_as_in_the_readme():
+    assert [tables.number(x) for x in (0.8224, -0.094, 1.0, None)] == [
+        ".822",
+        "-.094",
+        "1.000",
+        "–",
+    ]
+    assert tables.number(0.094, sign="+") == "+.094" and tables.number(93.2, "errors") == "93"
+
+
+# Tables.
+
+
+def test_table_of_two_methods_equals_what_the_hand_computes():
+    scores = {"supervised": (0.6, 0.7, 0.8), "ssl_gan": (0.7, 0.9, 0.8)}
+    made = [row(m, s, x) for m, values in scores.items() for s, x in enumerate(values)]
+    panel = panel_of(*made, row("ssl_gan", 0, 0.95, labels=None))
+    accuracy, *_ = tables.score_tables(panel, "test", ["accuracy"])
+    assert accuracy.header == ["labels", "supervised", "ssl_gan"]
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    low, high = (f"{x:.3f}".removeprefix("0") for x in (0.8 - half, 0.8 + half))
+    assert cells(accuracy)["10 a class"]["ssl_gan"] == f".800 [{low}, {high}], n=3"
+    assert cells(accuracy)["all"] == {
+        "labels": "all",
+        "supervised": "–",
+        "ssl_gan": ".950 [.850, 1.050]*, n=1",
+    }
+    assert list(cells(accuracy)) == ["10 a class", "all"]  # all labels are the most
+    assert "over patients" in accuracy.notes[0]
+    (line,) = tables.difference_table(panel, "test").rows
+    assert line[:2] == ["10 a class", "ssl_gan"]
+    p = stats.ttest_rel(scores["ssl_gan"], scores["supervised"]).pvalue
+    assert line[4].startswith("+.100 [-.148, .348], p = ") and f"{p:.3f}"[1:] in line[4]
+
+
+def test_an_undefined_metric_is_a_dash_and_leaves_the_others():
+    panel = panel_of(row(seed=0, score={"accuracy": 0.5}), row("supervised", score={}))
+    assert not tables.score_tables(panel, "test", ["auroc"])
+    (table,) = tables.score_tables(panel, "test", ["accuracy"])
+    assert cells(table)["10 a class"]["supervised"] == "–"
+    assert tables.difference_table(panel, "test").rows[0][2:] == ["–", "–", "–"]
+
+
+def test_overrides_name_columns_and_what_all_share_does_not():
+    def cell(**changes):
+        return {"method": "three_n_gan", "images": 200, "size": 32, "steps": 5} | changes
+
+    panel = panel_of(
+        row("three_n_gan", cell=cell()),
+        row("three_n_gan", cell=cell(**{"method.lambda_": 0})),
+        row("supervised", cell=cell(method="supervised")),
+    )
+    assert list(panel.columns) == ["supervised", "three_n_gan", "three_n_gan, lambda_ 0"]
+    assert panel.common == ("steps 5",)
+
+
+def test_directions_and_sizes_are_tables_of_their_own_and_scenarios_columns():
+    def transfer(scenario, source, target):
+        cell = {"scenario": scenario, "source": source, "target": target, "seed": 0}
+        content = row("supervised" if scenario == "cnn" else "ssl_gan", labels=None, cell=cell)
+        return rows.to_run(content | {"data": "nlm_tb", "experiment": "domain"}, "")
+
+    runs = [transfer("cnn", "a", "b"), transfer("gan_adapted", "a", "b"), transfer("cnn", "b", "a")]
+    first, second = rows.Found(runs, [], [], [], []).panels
+    assert first.where == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
+    assert second.where == "b to a"
+    (table,) = tables.score_tables(first, "test", ["accuracy"])
+    assert cells(table)["all"]["M Table 2: GAN, adapted"] == ".937"
+    assert "M Table 2 is on plco to openi" in table.notes[-1]
+    assert tables.difference_table(first, "test").title.startswith("Difference to cnn")
+
+
+def test_a_run_without_a_cell_gets_it_from_its_config(tmp_path):
+    sites = {"source_site": "x", "target_site": "y", "adapt": True}
+    make_run(tmp_path / "r", row(data="nlm_tb", labels=None), {"data": sites})
+    (run,) = rows.find([tmp_path]).runs
+    assert run.row["experiment"] == "nlm_tb" and run.method == "gan_adapted"
+    assert run.where == "x to y"
+
+
+def test_runs_for_tuning_are_labelled_as_validation():
+    judged = row(cell={"method": "ssl_gan", "train.test_at_end": False})
+    judged |= {"validation": judged["test"], "test": None}
+    found = rows.Found([rows.to_run(judged, "")], [], [], [], [])
+    text = report.page.markdown(report.page.sections(found))
+    assert "**Accuracy, validation images**" in text and "test" not in text
+
+
+def test_mnist_shows_errors_beside_salimans():
+    made = row(score={"accuracy": 0.99}, data="mnist", labels=None, images=100)
+    (table,) = tables.score_tables(panel_of(made), "test", ["errors"])
+    line = cells(table)["100 in all"]
+    assert line["ssl_gan"] == "100 [-900, 1100]*, n=1"  # the interval turns round
+    assert line["Salimans 2016: feature matching"] == "93 ± 6.5"
+
+
+def test_generated_images_have_a_table():
+    drawn = {"nearest_train": 2.0, "nearest_train_of_validation": 3, "copies": 0.01}
+    panel = panel_of(*(row(seed=s, samples=drawn) for s in (0, 1)))
+    (line,) = tables.sample_table(panel).rows
+    assert line[2] == "2 [2, 2], n=2" and line[-1] == "–"
+    assert tables.sample_table(panel_of(row())) is None
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "budget", "value"),
+    [
+        ("plco", "CNN", Budget(25, "a class"), 0.5127),
+        ("plco", "GAN", Budget(2000, "a class"), 0.8510),
+        ("chex", "3N-GAN", Budget(750, "in all"), 0.9416),
+        ("chex", "vanilla", Budget(200, "in all"), 0.8504),
+        ("domain", "GAN", Budget(0, ""), 0.764),
+        ("mnist", "feature matching", Budget(50, "in all"), 221),
+        ("pneumonia_mnist", "SEC-GAN", Budget(10, "a class"), 0.838),
+        ("pneumonia_mnist", "AutoML Vision", Budget(0, ""), 0.946),
+    ],
+)
+def test_published_numbers(experiment, name, budget, value):
+    assert next(p for p in published.TABLES[experiment] if p.name == name).values[budget] == value
+
+
+# Finding rows.
+
+
+def test_rows_come_back_from_their_file_as_the_same_tables(tmp_path):
+    for i, made in enumerate([row(seed=s, labels=n) for n in (25, 10) for s in (1, 0)]):
+        make_run(tmp_path / "runs" / f"deep/{i}", made)
+    first, second = tmp_path / "a", tmp_path / "b"
+    report.write([tmp_path / "runs"], first, tmp_path / "x.jsonl")
+    report.write([tmp_path / "x.jsonl"], second, tmp_path / "y.jsonl")
+    assert (first / "report.md").read_text() == (second / "report.md").read_text()
+    assert (tmp_path / "x.jsonl").read_text() == (tmp_path / "y.jsonl").read_text()
+    both = rows.find([tmp_path / "x.jsonl", tmp_path / "runs"])
+    assert len(both.runs) == 4 and not both.repeated
+    order = [(r.budget.number, r.seed) for r in both.runs]
+    assert order == [(10, 0), (10, 1), (25, 0), (25, 1)]
+
+
+def test_unfinished_damaged_and_repeated_runs_are_named_and_the_rest_reported(tmp_path):
+    make_run(tmp_path / "good", row())
+    make_run(tmp_path / "later", row(score=0.1))  # the same cell and seed
+    make_run(tmp_path / "open", None)
+    for name, text in {
+        "torn": '{"method"',
+        "list": "[]",
+        "nan": json.dumps(row(score=math.nan)),
+    }.items():
+        (make_run(tmp_path / name, None) / "result.json").write_text(text)
+    found = report.write([tmp_path], tmp_path)
+    counts = len(found.runs), len(found.unfinished), len(found.unreadable), len(found.repeated)
+    assert counts == (1, 1, 3, 1)
+    text = (tmp_path / "report.html").read_text()
+    assert f"{tmp_path.name}/torn (not JSON)" in text and str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"test": ', "x.jsonl:2: not JSON"),
+        ("[1]", "x.jsonl:2: not a JSON object"),
+        (json.dumps(row() | {"seed": "a"}), "x.jsonl:2: 'seed'"),
+        (json.dumps(row(score="b" and {"auroc": True} | {"ece": math.inf})), "x.jsonl:2: test.ece"),
+    ],
+)
+def test_a_damaged_line_is_an_error_that_names_it(tmp_path, line, message):
+    path = write_rows(tmp_path / "x.jsonl", row())
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        rows.find([path])
+    assert "\n" not in str(caught.value)
+
+
+def test_committed_results_can_be_read():
+    found = rows.find(sorted((ROOT / "configs" / "results").glob("*.jsonl")))
+    assert found.runs and not found.unreadable
+
+
+# The page and its figures.
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def made_report(tmp_path_factory):
+    """Two methods, two budgets, two seeds; a run tested on one class; a name that is HTML."""
+    top = tmp_path_factory.mktemp("runs")
+    for method in ("supervised", "ssl_gan"):
+        for labels in (10, 25):
+            for seed in (0, 1):
+                content = row(method, seed, 0.7 + seed / 100, labels, machine="<b onload=x>")
+                label = np.zeros(9, int) if (labels, seed) == (25, 1) else None
+                probs = np.full((9, 2), 0.5) if label is not None else None
+                make_run(top / method / f"{labels}_{seed}", content, None, probs, label)
+    report.write([top], top / "out")
+    return top
+
+
+def test_page_is_whole_and_loads_nothing(made_report):
+    text = (made_report / "out" / "report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    names = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "iframe", "b"} & set(names)
+    assert "http://" not in text and "https://" not in text and "SECRET" not in text
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    # 2 learning curves; ROC and reliability of 2 budgets; 2 training curves; 2 sample grids.
+    assert len(images) == 10 and all(i["alt"] and i["src"].startswith("data:") for i in images)
+    assert all(attrs["scope"] in ("col", "row") for tag, attrs in page.tags if tag == "th")
+    assert "Not for clinical use" in text and names.count("details") == 1
+
+
+def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):
+    from ssl_gan_jax.data import task
+
+    calls = []
+
+    def open_task(data, seed):
+        calls.append(data["name"])
+        records = type("Records", (), {"image": np.zeros((70, 8, 8, 1), np.uint8)})
+        return task.Task(records, np.arange(70), *[np.arange(0)] * 3)
+
+    monkeypatch.setattr(task, "open_task", open_task)
+    (panel,) = rows.find([made_report]).panels
+    assert [len(group) for group in figures.of_panel(panel)] == [2, 4, 2, 2] and not calls
+    *_, (*_, real) = figures.of_panel(panel, real_images=True)
+    assert calls == ["phantom"] and real.caption.startswith("WARNING")
+
+
+def test_curves_agree_with_the_metrics():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 200)
+    p = np.round(np.clip(rng.normal(0.3 + 0.4 * label, 0.3), 0, 1), 1)  # with ties
+    predictions = figures.Predictions(np.stack([1 - p, p], axis=1), label)
+    scores = metrics_of(*predictions)
+    assert np.trapezoid(*figures.roc(predictions)[::-1]) == pytest.approx(scores["auroc"])
+    n, top, right = figures._reliability(predictions)
+    assert np.abs(top - right).sum() / n.sum() == pytest.approx(scores["ece"])
+    assert figures.roc_curves([predictions._replace(label=np.ones(200, int))]) == []
+
+
+def test_damaged_files_of_a_run_cost_their_figures_only(tmp_path):
+    folder = make_run(tmp_path / "r", row(score={}))
+    for name in ("predictions.csv", "metrics.jsonl", "samples/000100.png"):
+        (folder / name).write_bytes(b"\x89PNG\xff{")
+    (panel,) = rows.find([tmp_path]).panels
+    assert figures.of_panel(panel) == []
+
+
+# The command.
+
+
+def call(*args, cwd=ROOT):
+    command = [sys.executable, "-m", "ssl_gan_jax.report", *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_command_writes_report_and_rows(made_report, tmp_path):
+    code, out = call(made_report, f"--out={tmp_path}", f"--rows={tmp_path / 'x.jsonl'}")
+    assert code == 0 and "8 runs, 0 unfinished, 0 unreadable" in out, out
+    lines = (tmp_path / "x.jsonl").read_text().splitlines()
+    assert len(lines) == 8 and json.loads(lines[0])["cell"]["labels"] == 10
+    assert (tmp_path / "report.md").read_text() == (made_report / "out/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "name a folder"),
+        (["nowhere"], "nowhere: there is no such"),
+        (["configs", "--ouut=x"], "ouut"),
+        (["configs"], "no run folders"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message):
+    code, out = call(*args)
+    assert code == 2 and len(out.strip().splitlines()) == 1, out
+    assert out.startswith("error: ") and message in out
