@@ -1,7 +1,6 @@
 """One file to one gray image, and one gray image to the array that networks see."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -197,7 +196,6 @@ def _decode(path: Path) -> np.ndarray:
         from ssl_gan_jax.data import dicom
 
         return dicom.read(path)
-    warnings.filterwarnings("ignore", module="PIL")  # of what it repairs; it names no file
     try:
         image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:

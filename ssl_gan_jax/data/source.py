@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -250,7 +251,12 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         parts, total = self.data_path.parent / PARTS, len(index.rows)
         parts.mkdir(parents=True, exist_ok=True)
         threads = min(_THREADS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads) as pool, _progress(total) as advance:
+        with (
+            warnings.catch_warnings(),
+            ThreadPoolExecutor(threads) as pool,
+            _progress(total) as advance,
+        ):
+            warnings.simplefilter("ignore")  # decoders warn of what they repair, and name no file
             for start in range(0, total, chunk):
                 rows, part = index.rows[start : start + chunk], parts / f"{start}.npz"
                 if (results := _load_part(part)) is None:

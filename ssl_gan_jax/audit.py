@@ -1,0 +1,252 @@
+"""Looks at a data set before anything is trained on it.
+
+    python -m ssl_gan_jax.audit --config=configs/folder.py --config.data.dir=DIR --workdir=OUT
+
+Takes the flags of `ssl_gan_jax.main`. Writes OUT/audit.json (counts; unreadable, constant and
+duplicate images; patients in two splits; sizes, bit depths, burned-in annotation), OUT/sheet.png
+(images as networks see them, a row or more for each split and class) and OUT/duplicates.png (pairs
+side by side). All name images by file, none by patient. Exit codes: 0 nothing leaks; 1 a patient,
+or exactly the same image, is in two splits; 2 bad input.
+
+Exact duplicates are equal once prepared, whatever their files. Near ones are found by perceptual
+hash and confirmed by correlation: the same image coded, sized or brightened otherwise, but not
+cropped or shifted.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from ssl_gan_jax import command_line
+from ssl_gan_jax.command_line import CONFIG, WORKDIR
+from ssl_gan_jax.data import images, records
+from ssl_gan_jax.data.records import Records
+from ssl_gan_jax.data.splits import assign
+from ssl_gan_jax.errors import check_choice
+from ssl_gan_jax.writer import atomic_write, grid, write_json
+
+flags.adopt_module_key_flags(command_line)
+
+HASH_DISTANCE, CORRELATION = 6, 0.99  # of near duplicates: at most, at least
+COLUMNS, ROWS, PAIRS = 16, 2, 64  # of the sheets
+LISTED = 1000  # of anything, at most
+
+Pairs = np.ndarray  # [P,2] indices of images
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the audit and returns the exit code."""
+    command_line.check_flags(argv)
+    data, out = CONFIG.value.data, Path(WORKDIR.value)
+    source = data.name, data.dir or None
+    found = records.load(
+        *source,
+        data.size,
+        equalize=data.equalize,
+        aspect=data.get("aspect", "squash"),
+        cache_dir=data.cache_dir or None,
+        max_unreadable=1.0,
+        **dict(data.options),
+    )
+    split = splits_of(found, data)
+    report, near = audit(found, split)
+    listing = records.list_source(*source, **dict(data.options))
+    if len(listing.files) == len(listing.rows):  # else the images are no files
+        report |= headers(listing.files)
+    write_json(out / "audit.json", report)
+    _write_png(out / "sheet.png", sheet(found, split))
+    if len(near):
+        _write_png(out / "duplicates.png", _tiled(found.image[near[:PAIRS].ravel()], COLUMNS))
+    for line in summary(report):
+        logging.info("%s", line)
+    logging.info("%s/audit.json, sheet.png", out)
+    return 1 if report["leaks"] else 0
+
+
+def splits_of(found: Records, data: Mapping[str, Any]) -> np.ndarray:
+    """[N] the split that a run of this config puts each image into; '' for none."""
+    split, salt = np.full(len(found.path), "", dtype="<U7"), str(data["split_seed"])
+
+    def put(rows: np.ndarray, val: float, test: float, names: tuple[str, str, str]) -> None:
+        parts = assign(found.patient[rows], found.split[rows], salt=salt, val=val, test=test)
+        for name, part in zip(names, parts, strict=True):
+            split[rows[part]] = name
+
+    if data["source_site"]:  # as data.task: labels of the source, test images of the target
+        for key, shares, names in (
+            ("source_site", (data["val"], 0.0), ("train", "val", "")),
+            ("target_site", (0.0, 0.2), ("adapt", "", "test")),
+        ):
+            check_choice(f"data.{key}", data[key], np.unique(found.site).tolist())
+            put(np.flatnonzero(found.site == data[key]), *shares, names)
+    else:
+        put(np.arange(len(split)), data["val"], data["test"], ("train", "val", "test"))
+    return split
+
+
+def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
+    """Returns the report, and the pairs of duplicates, those across splits first."""
+    constant = found.image.reshape(len(found.path), -1).std(axis=1) == 0
+    exact = exact_pairs(found.image, ~constant)
+    near = near_pairs(found.image, ~constant)
+    near = near[(found.image[near[:, 0]] != found.image[near[:, 1]]).any(axis=(1, 2, 3))]
+    patients = pairs_across(found.patient, split)
+
+    def across(pairs: Pairs) -> Pairs:
+        a, b = split[pairs].T
+        return pairs[(a != b) & (a != "") & (b != "")]
+
+    def within(pairs: Pairs) -> Pairs:
+        a, b = split[pairs].T
+        return pairs[(a == b) | (a == "") | (b == "")]
+
+    def listed(pairs: Pairs) -> list[list[str]]:
+        return found.path[pairs[:LISTED]].tolist()
+
+    labels = found.label[exact]
+    contradict = exact[(labels.min(1, initial=len(found.classes)) >= 0) & (np.ptp(labels, 1) > 0)]
+    report = {
+        "images": len(found.path),
+        "patients": len(np.unique(found.patient)),
+        "leaks": len(patients) + len(across(exact)),
+        "counts": _counts(found, split),
+        "images_per_patient": _tally(np.unique(found.patient, return_counts=True)[1]),
+        "unreadable": [list(pair) for pair in found.quarantined[:LISTED]],
+        "constant": found.path[constant][:LISTED].tolist(),
+        "patients_in_two_splits": listed(patients),
+        "exact_duplicates": {"across": listed(across(exact)), "within": listed(within(exact))},
+        "near_duplicates": {"across": listed(across(near)), "within": listed(within(near))},
+        "duplicates_with_different_labels": listed(contradict),
+    }
+    shown = [across(exact), across(near), within(near), within(exact)]
+    return report, np.concatenate(shown)
+
+
+def pairs_across(patient: np.ndarray, split: np.ndarray) -> Pairs:
+    """One pair of images for each patient in two splits, one image from each of the two."""
+    seen, pairs = {}, {}
+    for i in np.flatnonzero(split != ""):
+        first = seen.setdefault(patient[i], i)
+        if split[first] != split[i]:
+            pairs.setdefault(patient[i], (first, i))
+    return np.array(list(pairs.values()), np.int64).reshape(-1, 2)
+
+
+def exact_pairs(image: np.ndarray, among: np.ndarray) -> Pairs:
+    """Each image of `among` with the first one before it that is equal."""
+    first, pairs = {}, []
+    for i in np.flatnonzero(among):
+        if (j := first.setdefault(image[i].tobytes(), i)) != i:
+            pairs.append((j, i))
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def near_pairs(image: np.ndarray, among: np.ndarray, block: int = 64) -> Pairs:
+    """All pairs of `among` that look alike; `image` [N,H,W,1] uint8. Takes time as N squared."""
+    import imagehash
+    from PIL import Image
+
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    bits = [imagehash.phash(Image.fromarray(image[i, ..., 0])).hash.ravel() for i in rows]
+    codes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    flat = image.reshape(len(image), -1)
+    pairs = []
+    for start in range(0, len(rows), block):
+        distance = np.bitwise_count(codes[start : start + block, None] ^ codes[None, start:])
+        i, j = np.nonzero(distance <= HASH_DISTANCE)
+        i, j = rows[start + i[i < j]], rows[start + j[i < j]]
+        a, b = (part - part.mean(1, keepdims=True) for part in (flat[i], flat[j]))
+        norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+        pairs.append(np.stack([i, j], 1)[(a * b).sum(1) >= CORRELATION * norms])
+    return np.concatenate(pairs)
+
+
+def headers(files: Sequence[Path]) -> dict[str, Any]:
+    """Sizes, bit depths and DICOM's annotation flags, as the headers of the files have them."""
+    sizes, bits, burned_in = (collections.Counter() for _ in range(3))
+    for path in files:
+        try:
+            head = images.read_header(path)
+        except images.UnreadableImage:
+            continue  # listed already
+        sizes[f"{head.width}x{head.height}"] += 1
+        bits[str(head.bits)] += 1
+        if head.burned_in is not None:
+            burned_in[head.burned_in or "not given"] += 1
+    return {
+        "sizes": dict(sizes.most_common(LISTED)),
+        "bits": dict(bits),
+        "burned_in_annotation": dict(burned_in),
+    }
+
+
+def sheet(found: Records, split: np.ndarray) -> np.ndarray:
+    """Random images of each split and class, row by row, as one uint8 picture."""
+    random, chosen = np.random.default_rng(0), []
+    for _, rows in _groups(found, split):
+        take = random.permutation(rows)[: COLUMNS * ROWS]
+        chosen += [*take, *[-1] * (-len(take) % COLUMNS)]
+    chosen = np.array(chosen)
+    return _tiled(np.where(chosen[:, None, None, None] < 0, 0, found.image[chosen]), COLUMNS)
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """What the user is told, line by line."""
+    yield f"{report['images']} images of {report['patients']} patients"
+    for row in report["counts"]:
+        name = ", ".join(row[key] for key in ("site", "split", "class") if row[key])
+        yield f"  {name}: {row['images']} images of {row['patients']} patients"
+    for key in ("sizes", "bits", "burned_in_annotation"):
+        if few := list(report.get(key, {}).items())[:5]:
+            yield f"{key.replace('_', ' ')}: " + ", ".join(f"{name} {n}" for name, n in few)
+    for key in ("unreadable", "constant", "duplicates_with_different_labels"):
+        if found := report[key]:
+            yield f"{key.replace('_', ' ')}: {len(found)}, such as {found[0]}"
+    for key in ("exact_duplicates", "near_duplicates"):
+        a, b = (report[key][where] for where in ("across", "within"))
+        yield f"{key.replace('_', ' ')}: {len(a)} pairs across splits, {len(b)} within"
+        for pair in a[:5]:
+            yield f"  {pair[0]} = {pair[1]}"
+    for pair in report["patients_in_two_splits"][:5]:
+        yield f"the same patient in two splits: {pair[0]}, {pair[1]}"
+    yield f"{report['leaks']} leaks between splits" if report["leaks"] else "nothing leaks"
+
+
+def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+    keys = np.stack([found.site, split, found.label.astype(str)], axis=1)
+    for site, part, label in np.unique(keys, axis=0).tolist():
+        name = found.classes[int(label)] if int(label) >= 0 else "unlabelled"
+        rows = np.flatnonzero((keys == (site, part, label)).all(axis=1))
+        yield {"site": site, "split": part, "class": name}, rows
+
+
+def _counts(found: Records, split: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {**group, "images": len(rows), "patients": len(np.unique(found.patient[rows]))}
+        for group, rows in _groups(found, split)
+    ]
+
+
+def _tally(numbers: np.ndarray) -> dict[str, int]:
+    return {str(k): int(n) for k, n in zip(*np.unique(numbers, return_counts=True), strict=True)}
+
+
+def _tiled(image: np.ndarray, columns: int) -> np.ndarray:
+    return grid(image / 127.5 - 1, columns)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    from PIL import Image
+
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(picture).save(file, format="png")
+
+
+if __name__ == "__main__":
+    command_line.cli(main)

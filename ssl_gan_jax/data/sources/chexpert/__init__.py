@@ -1,0 +1,1 @@
+"""CheXpert of Stanford."""

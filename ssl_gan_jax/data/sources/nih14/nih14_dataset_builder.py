@@ -1,0 +1,85 @@
+"""ChestX-ray14 of the NIH Clinical Center, Wang et al., CVPR 2017; free with attribution."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.source import (
+    Index,
+    Row,
+    SourceBuilder,
+    find_tables,
+    index_of_files,
+    outcome,
+    rows_on_disk,
+)
+from ssl_gan_jax.errors import UserError, check_choice
+
+TABLE = "Data_Entry_2017*.csv*"
+IMAGE, FINDINGS, PATIENT, VIEW = "image index", "finding labels", "patient id", "view position"
+NORMAL = "no finding"
+OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used where they are there
+
+
+def index(
+    data_dir: Path, positive: str = "Cardiomegaly", others: str = "unlabelled", view: str = ""
+) -> Index:
+    """List the images that the table names: `positive` among the findings against 'No Finding'.
+
+    Args:
+        data_dir: holds the table and the images. All are frontal.
+        positive: a finding of the table.
+        others: what images with other findings alone are, one of `OUTCOMES`.
+        view: 'PA' or 'AP' for one of the two alone.
+    """
+    rows = rows_on_disk(data_dir, entries(data_dir, positive, others, view), _key)
+    return index_of_files(data_dir, ("no finding", positive.lower()), rows)
+
+
+def entries(
+    data_dir: Path, positive: str = "Cardiomegaly", others: str = "unlabelled", view: str = ""
+) -> list[tuple[str, Row]]:
+    """Return (name of the image, its row without a path) for the table; arguments as `index`."""
+    label_of_others, splits = outcome("others", others), dict(_official(data_dir))
+    check_choice("data.options.view", view, ("", "AP", "PA"))
+    table = find_tables(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
+    positive, known, found = positive.lower(), set(), []
+    for at, row in tables.read(table, (IMAGE, FINDINGS, PATIENT, VIEW)):
+        findings = {finding.strip().lower() for finding in row[FINDINGS].split("|")}
+        known |= findings
+        for column, cell in ((FINDINGS, row[FINDINGS]), (PATIENT, row[PATIENT])):
+            if not cell:
+                raise UserError(f"{at}, column {column!r}: the cell is empty")
+        if NORMAL in findings and len(findings) > 1:
+            raise UserError(f"{at}, column {FINDINGS!r}: {NORMAL!r} and a finding")
+        if positive in findings:
+            label = 1
+        else:
+            label = 0 if findings == {NORMAL} else label_of_others
+        if label is not None and view in ("", row[VIEW]):
+            split = splits.get(row[IMAGE], "")
+            found.append((row[IMAGE], Row("", label, row[PATIENT], split)))
+    check_choice("data.options.positive", positive, known - {NORMAL})
+    return found
+
+
+def _key(name: str) -> str:
+    return PurePosixPath(name).stem.casefold()
+
+
+def _official(data_dir: Path) -> Iterator[tuple[str, str]]:
+    for split, name in OFFICIAL.items():
+        if (data_dir / name).is_file():
+            for line in (data_dir / name).read_text(errors="replace").split():
+                yield line, split
+
+
+class Builder(SourceBuilder):
+    """112,120 frontal chest radiographs of 30,805 patients; labels mined from reports."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    download Data_Entry_2017_v2020.csv, the images_*.tar.gz and, for the official division,
+    train_val_list.txt and test_list.txt from https://nihcc.app.box.com/v/ChestXray-NIHCC, unpack
+    the images, and give the folder of all this as data.dir
+    """
+    index = staticmethod(index)

@@ -1,0 +1,1 @@
+"""Open-i: chest radiographs of Indiana University with their reports."""

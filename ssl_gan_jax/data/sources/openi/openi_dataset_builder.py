@@ -1,0 +1,164 @@
+"""Open-i's Indiana University chest radiographs, Demner-Fushman et al., JAMIA 2016; CC BY-NC-ND.
+
+A report has tags (MeSH) and usually a frontal and a lateral image. No patient is published: one
+report counts as one patient, though a person may have several reports.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from defusedxml import DefusedXmlException, ElementTree
+
+from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_files, outcome, rows_on_disk
+from ssl_gan_jax.errors import UserError, check_choice
+
+ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
+PROJECTIONS = "indiana_projections.csv"  # of Kaggle: filename, projection
+METADATA = "nlmcxr_dicom_metadata.csv*"  # of the DICOM release: imageid, view position
+VIEWS = ("frontal", "not lateral", "all")
+
+_FRONTAL = ("frontal", "pa", "ap")
+_MAX_REPORT, _MAX_REPORTS = 2**20, 2**28  # bytes; the real ones hold 20 kB and 30 MB
+# The same image is CXR12_IM-0034-1001.png, 12_IM-0034-1001.dcm and 12_IM-0034-1001.dcm.png.
+_IMAGE = re.compile(r"(?:cxr)?(\d+)(?:_\d+)?_(im-[\d-]+)(?:\.\w+)*")
+
+
+class Report(NamedTuple):
+    """What a report says."""
+
+    name: str
+    tags: tuple[str, ...]  # MeSH/major in lower case, such as 'cardiomegaly/mild' or 'normal'
+    images: tuple[str, ...]  # names without a suffix; 104 reports have none
+
+
+def index(
+    data_dir: Path,
+    positive: str = "cardiomegaly",
+    borderline: str = "positive",
+    others: str = "unlabelled",
+    views: str = "frontal",
+) -> Index:
+    """List the images of the reports: `positive` against normal.
+
+    Normal is a report with the tag 'normal' alone (1,391 of 3,955); positive, one with a tag
+    `positive` or `positive/...` (cardiomegaly: 375). Madani et al. used 400 and 313 images; which,
+    the tags do not tell. With the DICOM table of views these are 1,532 and 361 frontal images.
+
+    Args:
+        data_dir: holds reports, images (PNG or DICOM) and a table of views.
+        positive: a tag of the reports, without what follows its '/'.
+        borderline: what 'positive/borderline' is (cardiomegaly: 47), one of `OUTCOMES`.
+        others: what reports with other findings are, one of `OUTCOMES`.
+        views: 'frontal', those that a table calls so (the DICOM table leaves 35 % open); 'not
+            lateral', these and those left open; or 'all', for which no table is needed.
+    """
+    check_choice("data.options.views", views, VIEWS)
+    found, positive = reports(data_dir), positive.lower()
+    known = {tag.partition("/")[0] for report in found for tag in report.tags}
+    check_choice("data.options.positive", positive, known)
+    outcomes = {None: outcome("others", others), "borderline": outcome("borderline", borderline)}
+    outcomes |= {"positive": 1, "negative": 0}
+    view = _views(data_dir) if views != "all" else {}
+    entries = []
+    for report in found:
+        label = outcomes[finding(report.tags, positive)]
+        for image in report.images if label is not None else ():
+            of_image = view.get(image_key(image), "")
+            if views == "all" or of_image in _FRONTAL or (views != "frontal" and not of_image):
+                entries.append((image, Row("", label, report.name)))
+    return index_of_files(
+        data_dir, ("normal", positive), rows_on_disk(data_dir, entries, image_key)
+    )
+
+
+def finding(tags: tuple[str, ...], positive: str) -> str | None:
+    """Return 'positive', 'borderline' or 'negative', or None for a report of something else."""
+    if tags == ("normal",):
+        return "negative"
+    kinds = [tag for tag in tags if tag.partition("/")[0] == positive]
+    if not kinds:
+        return None
+    return "borderline" if all("borderline" in kind for kind in kinds) else "positive"
+
+
+def reports(data_dir: Path) -> list[Report]:
+    """Parse all reports of the folder `ecgen-radiology`, or else of the archive."""
+    found = []
+    for name, xml in _files(data_dir):
+        try:
+            root = ElementTree.fromstring(xml, forbid_dtd=True)
+        except (DefusedXmlException, ElementTree.ParseError, ValueError, LookupError) as error:
+            kind = type(error).__name__
+            raise UserError(f"{name} is no report of Open-i ({kind}): unpack it again") from error
+        tags = tuple((tag.text or "").strip().lower() for tag in root.iterfind("MeSH/major"))
+        if not tags:
+            raise UserError(f"{name} is no report of Open-i (no MeSH/major): unpack it again")
+        images = (image.get("id") or "" for image in root.iter("parentImage"))
+        found.append(Report(Path(name).stem, tags, tuple(filter(None, images))))
+    if not found:
+        raise UserError(f"no report (*.xml) in {FOLDER} or {ARCHIVE} of {data_dir}")
+    return found
+
+
+def image_key(name: str) -> str:
+    """Return what all names of an image have in common, such as '12_im-0034-1001'."""
+    name = name.rpartition("/")[2].casefold()
+    match = _IMAGE.fullmatch(name)
+    return f"{match[1]}_{match[2]}" if match else name.rpartition(".")[0]
+
+
+def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of each report, sorted by name. Nothing is unpacked to the disk."""
+    for folder in sorted(data_dir.rglob(FOLDER)):
+        for path in sorted(folder.glob("*.xml")):
+            yield path.name, tables.unpacked(path, _MAX_REPORT)
+        return
+    for archive in sorted(data_dir.rglob(ARCHIVE)):
+        try:
+            yield from sorted(_members(tables.unpacked(archive, _MAX_REPORTS)))
+        except tarfile.TarError as error:
+            raise UserError(f"{archive} cannot be read ({error}): download it again") from error
+        return
+    raise UserError(
+        f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: "
+        + " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    )
+
+
+def _members(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+        for member in tar:
+            if member.isfile() and member.name.endswith(".xml"):
+                yield Path(member.name).name, tar.extractfile(member).read()
+
+
+def _views(data_dir: Path) -> dict[str, str]:
+    """Key of the image -> 'frontal', 'pa', ..., or '' where the table leaves it open."""
+    for pattern, name, view in (
+        (PROJECTIONS, "filename", "projection"),
+        (METADATA, "imageid", "view position"),
+    ):
+        for path in sorted(data_dir.rglob(pattern)):
+            rows = tables.read(path, (name, view))
+            return {image_key(row[name]): row[view].lower() for _, row in rows}
+    raise UserError(
+        f"neither {PROJECTIONS} nor {METADATA} in {data_dir}, so which images are frontal is not "
+        "known: add one, or set data.options.views to 'all'"
+    )
+
+
+class Builder(SourceBuilder):
+    """7,470 chest radiographs of 3,851 reports of Indiana University."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    download NLMCXR_reports.tgz and NLMCXR_png.tgz (or NLMCXR_dcm.tgz) from
+    https://openi.nlm.nih.gov/faq, unpack the images, put reports and images into one folder with
+    indiana_projections.csv (raddar/chest-xrays-indiana-university on Kaggle), which says what is
+    frontal, or nlmcxr_dicom_metadata.csv, and give it as data.dir
+    """
+    index = staticmethod(index)

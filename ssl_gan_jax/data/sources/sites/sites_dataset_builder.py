@@ -1,0 +1,74 @@
+"""Several data sets as the sites of one, to train at one hospital and test at another."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_gan_jax.data import records
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder
+from ssl_gan_jax.errors import UserError, check_choice
+
+
+def index(
+    data_dir: Path,
+    sites: Mapping[str, str] | None = None,
+    dirs: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    classes: Sequence[str] = (),
+) -> Index:
+    """List the images of all sites; label k means the same at each.
+
+    M's Table 2 is `sites={"plco": "plco", "openi": "openi"}, classes=("normal", "abnormal")`.
+
+    Args:
+        data_dir: holds a folder for each site.
+        sites: name of a site -> data set that it is; by default every folder in data_dir is a
+            site of one's own images, the data set 'folder'.
+        dirs: name of a site -> its folder, relative to data_dir or absolute, where it is not
+            called as the site.
+        options: name of a site -> options of its data set.
+        classes: names of the labels, to be given where the sites name theirs differently.
+    """
+    sites = sites or {path.name: "folder" for path in sorted(data_dir.iterdir()) if path.is_dir()}
+    if not sites:
+        raise UserError(f"{data_dir} holds no folder, and data.options.sites names no site")
+    dirs, options = dirs or {}, options or {}
+    for key, given in (("dirs", dirs), ("options", options)):
+        for site in given:
+            check_choice(f"data.options.{key}", site, sites)
+    parts = {
+        site: records.list_source(
+            name, data_dir / dirs.get(site, site), **dict(options.get(site, {}))
+        )
+        for site, name in sites.items()
+    }
+    names = tuple(classes) or next(iter(parts.values())).classes
+    for site, part in parts.items():
+        if len(part.classes) != len(names) or (not classes and part.classes != names):
+            raise UserError(
+                f"site {site!r} has the classes {part.classes}, not {names}; if they mean the "
+                "same in this order, name them in data.options.classes"
+            )
+
+    def read(row: Row) -> np.ndarray:
+        site, _, path = row.path.partition("/")
+        return parts[site].read(row._replace(path=path))
+
+    rows = [
+        row._replace(path=f"{site}/{row.path}", patient=f"{site}/{row.patient}", site=site)
+        for site, part in parts.items()
+        for row in part.rows
+    ]
+    return Index(names, rows, read, [path for part in parts.values() for path in part.files])
+
+
+class Builder(SourceBuilder):
+    """Several data sets, each a site."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    give as data.dir a folder that holds a folder for each of data.options.sites, or say in
+    data.options.dirs where they are
+    """
+    index = staticmethod(index)

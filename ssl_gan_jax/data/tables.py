@@ -1,0 +1,76 @@
+"""CSV tables as spreadsheets and publishers leave them."""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ssl_gan_jax.errors import UserError
+
+_MAX_BYTES = 2**30  # of a table
+
+
+def read(
+    path: Path, columns: Sequence[str | tuple[str, ...]], hint: str = ""
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (where, cells) of each row, for instance ("labels.csv row 2", {"path": "a.png", ...}).
+
+    UTF-8 with or without a byte order mark, or Latin-1; any line ends; gzip by suffix. Names of
+    columns become lower case, and they and the cells lose the blanks around them.
+
+    Args:
+        path: of the table.
+        columns: lower-case names that must be there; of a tuple, one.
+        hint: appended to the message about a missing column.
+
+    Raises:
+        UserError: unreadable, a column missing or twice, a row that is longer or shorter than the
+            first. Names the row, and quotes no cell.
+    """
+    reader = csv.reader(_text(path).splitlines(keepends=True), strict=True)
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        for column in columns:
+            choices = (column,) if isinstance(column, str) else column
+            found = sum(names.count(choice) for choice in choices)
+            if not found:
+                shown = [name[:40] for name in names[:30]]
+                raise UserError(
+                    f"{path.name}: no column {' or '.join(choices)!r} among {shown}{hint}"
+                )
+            if any(names.count(choice) > 1 for choice in choices):
+                raise UserError(f"{path.name}: two columns {' or '.join(choices)!r}; remove one")
+        for cells in reader:
+            if cells and len(cells) != len(names):
+                at = f"{path.name} row {reader.line_num}"
+                raise UserError(f"{at}: not {len(names)} columns like the first row")
+            if cells:
+                stripped = (cell.strip() for cell in cells)
+                yield f"{path.name} row {reader.line_num}", dict(zip(names, stripped, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path.name} row {max(reader.line_num, 1)}: {error}") from error
+
+
+def unpacked(path: Path, limit: int) -> bytes:
+    """Return the content of a file, unpacked where its suffix is .gz or .tgz.
+
+    Raises:
+        UserError: unreadable, or more than `limit` bytes; no more than that are unpacked.
+    """
+    try:
+        with gzip.open(path) if path.suffix in (".gz", ".tgz") else open(path, "rb") as file:
+            raw = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): download it again") from error
+    if len(raw) > limit:
+        raise UserError(f"{path} holds more than {limit >> 20} MB: this is not what was published")
+    return raw
+
+
+def _text(path: Path) -> str:
+    raw = unpacked(path, _MAX_BYTES)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:  # spreadsheets of some locales
+        return raw.removeprefix(b"\xef\xbb\xbf").decode("latin-1")

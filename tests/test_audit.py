@@ -1,0 +1,135 @@
+"""The audit, trust 22 and 23; its command line in real processes."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ssl_gan_jax import audit
+from ssl_gan_jax.data import images
+from ssl_gan_jax.data.records import Records
+from ssl_gan_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def radiographs(count, side=64):
+    """Smooth random pictures, uint8 [N,side,side]."""
+    random = np.random.default_rng(0).uniform(0, 255, (count, 8, 8)).astype(np.uint8)
+    return [Image.fromarray(image).resize((side, side)) for image in random]
+
+
+def records_of(pictures, patient, split=None, label=None, site=None):
+    n = len(pictures)
+    image = [
+        images.prepare(np.asarray(p.convert("L"), np.float32) / 255, 32, "hist") for p in pictures
+    ]
+    return Records(
+        image=np.stack(image),
+        label=np.zeros(n, np.int32) if label is None else np.array(label, np.int32),
+        patient=np.array(patient),
+        path=np.array([f"{i}.png" for i in range(n)]),
+        split=np.array([""] * n if split is None else split),
+        site=np.array([""] * n if site is None else site),
+        classes=("normal", "ill"),
+        quarantined=(("x.png", "the file is empty"),),
+    )
+
+
+def copies(picture):
+    """The same picture as a JPEG, brighter, and half as large."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=50)
+    brighter = picture.point(lambda value: 255 * (value / 255) ** 0.7)
+    return Image.open(file), brighter, picture.resize((32, 32))
+
+
+def test_trust_23_duplicates_across_splits():
+    pictures = radiographs(40)
+    pictures += [pictures[0], *copies(pictures[1])]
+    split = np.array(["train"] * 40 + ["test"] * 4)
+    label = [0] * 40 + [1, 0, 0, 0]
+    found = records_of(pictures, [str(i) for i in range(44)], label=label)
+    report, pairs = audit.audit(found, split)
+    assert report["exact_duplicates"] == {"across": [["0.png", "40.png"]], "within": []}
+    assert report["duplicates_with_different_labels"] == [["0.png", "40.png"]]
+    assert report["near_duplicates"]["across"] == [["1.png", f"{i}.png"] for i in (41, 42, 43)]
+    assert len(report["near_duplicates"]["within"]) == 3 and len(pairs) == 7
+    assert report["leaks"] == 1 and report["unreadable"] == [["x.png", "the file is empty"]]
+
+
+def test_different_pictures_and_constant_ones_are_no_duplicates():
+    pictures = [*radiographs(200), *[Image.new("L", (64, 64))] * 3]
+    report, pairs = audit.audit(
+        records_of(pictures, range(203)), np.array(["train", "test"] * 101 + ["val"])
+    )
+    assert not len(pairs) and not report["leaks"]
+    assert report["constant"] == ["200.png", "201.png", "202.png"]
+
+
+def test_trust_22_a_patient_in_two_splits_is_found_and_not_named():
+    found = records_of(radiographs(4), ["Jane", "Jane", "Jane", "Joe"])
+    report, _ = audit.audit(found, np.array(["train", "test", "test", "val"]))
+    assert report["patients_in_two_splits"] == [["0.png", "1.png"]] and report["leaks"] == 1
+    assert report["images_per_patient"] == {"1": 1, "3": 1}
+    assert "Jane" not in json.dumps(report) + "".join(audit.summary(report))
+
+
+def test_splits_are_those_of_a_run():
+    data = ConfigDict(
+        {"split_seed": 0, "source_site": "", "target_site": "", "val": 0.2, "test": 0.2}
+    )
+    found = records_of(radiographs(50), [str(i) for i in range(50)], site=["a"] * 30 + ["b"] * 20)
+    assert set(audit.splits_of(found, data)) == {"train", "val", "test"}
+    data.source_site, data.target_site = "a", "b"
+    split = audit.splits_of(found, data)
+    assert set(split[:30]) == {"train", "val"} and set(split[30:]) == {"adapt", "test"}
+    data.target_site = "c"
+    with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
+        audit.splits_of(found, data)
+
+
+def command(data, out, *args):
+    call = [sys.executable, "-m", "ssl_gan_jax.audit", "--config=configs/folder.py"]
+    call += [f"--config.data.dir={data}", f"--workdir={out}", *args]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_command_line(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    (data / "deep").mkdir(parents=True)
+    pictures, rows = radiographs(12), []
+    for i, picture in enumerate([*pictures, pictures[3]]):
+        picture.save(data / "deep" / f"{i}.png")
+        rows.append(f"deep/{i}.png,{'ab'[i % 2]},Jane{i},{'train' if i < 9 else 'test'}\n")
+    (data / "deep" / "broken.png").write_bytes(b"no image")
+    rows.append("deep/broken.png,a,Joe,train\n")
+    (data / "labels.csv").write_text("path,label,patient_id,split\n" + "".join(rows))
+    code, said = command(data, out)
+    assert code == 1 and "deep/12.png = deep/3.png" in said
+    report = json.loads((out / "audit.json").read_text())
+    assert report["sizes"] == {"64x64": 13} and report["bits"] == {"8": 13}
+    assert report["unreadable"][0][0] == "deep/broken.png"
+    assert sum(row["images"] for row in report["counts"]) == 13
+    assert Image.open(out / "sheet.png").width > 16 * 32
+    assert Image.open(out / "duplicates.png").height >= 32
+    assert "Jane" not in said + (out / "audit.json").read_text()
+
+    (data / "deep" / "12.png").unlink()
+    (data / "labels.csv").write_text(
+        "path,label,patient_id,split\n" + "".join(row for row in rows if "/12" not in row)
+    )
+    assert command(data, out)[0] == 0
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
+    code, said = command(tmp_path, tmp_path / "out", "--config.data.sise=9")
+    assert code == 2 and "did you mean" in said and not (tmp_path / "out").exists()
