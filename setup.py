@@ -10,12 +10,14 @@ setup(
     packages=find_packages(include=["ssl_gan_jax", "ssl_gan_jax.*"]),
     install_requires=[
         "absl-py",
+        "defusedxml",
         "flax>=0.10",
+        "ImageHash",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
         "jax>=0.8",
         "matplotlib",
         "ml-collections",
-        "numpy",
+        "numpy>=2",
         "optax",
         "orbax-checkpoint>=0.11",
         "pillow",
@@ -29,7 +31,16 @@ setup(
         "tifffile",
     ],
     extras_require={
-        "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "scikit-learn"],
+        "test": [
+            "hypothesis",
+            "pydicom>=3",
+            "pylibjpeg[all]",
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn",
+        ],
         "dicom": ["pydicom>=3", "pylibjpeg[all]"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -8,7 +8,8 @@ M's three rows: a CNN on the source; the SSL-GAN on the source; the SSL-GAN with
 target without labels. All are tested on the same 20 % of the target's patients, which the seed
 draws: the target is small, so pool over seeds. All labels of the source are used, and validation
 is the source's. Default: Shenzhen -> Montgomery (tuberculosis, not M's cardiomegaly);
-`source=montgomery,target=shenzhen` for the other direction.
+`source=montgomery,target=shenzhen` for the other direction. M's own pair, normal against enlarged
+hearts, is `data=sites,source=plco,target=openi`, with DIR holding the folders plco/ and openi/.
 """
 
 import ml_collections
@@ -31,6 +32,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     check_choice("scenario", a.scenario, ("cnn", "gan", "gan_adapted"))
     method = "supervised" if a.scenario == "cnn" else "ssl_gan"
     config = base(method, data=a.data, size=32, seed=a.seed)
+    if a.data == "sites":
+        sites = (a.source, a.target)
+        config.data.options = {
+            "sites": {site: site for site in sites},
+            "options": {"openi": {"others": "drop"}} if "openi" in sites else {},
+            "classes": ("normal", "abnormal heart"),
+        }
     config.data.source_site, config.data.target_site = a.source, a.target
     config.data.adapt = a.scenario == "gan_adapted"
     config.data.split_seed = a.seed

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         *source,
         data.size,
         equalize=data.equalize,
-        aspect=data.get("aspect", "squash"),
+        aspect=data.aspect,
         cache_dir=data.cache_dir or None,
         max_unreadable=1.0,
         **dict(data.options),

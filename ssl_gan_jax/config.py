@@ -67,7 +67,8 @@ def base(
         "dir": "",  # folder with the published layout
         "cache_dir": "",  # prepared copies; default $SSL_GAN_JAX_CACHE or ~/.cache/ssl_gan_jax
         "size": size,
-        "equalize": "hist",  # "none"
+        "equalize": "hist",  # "clahe", "none"
+        "aspect": "squash",  # "pad": keep the proportions of images that are not square
         "options": {},  # of the source, such as phantom's number of images
         "labels_per_class": 0,  # labels that training may see; 0: all
         "images": 0,  # the same as a total, even over the classes; 0: all

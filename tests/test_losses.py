@@ -38,6 +38,16 @@ def test_k_plus_1_terms_are_finite_far_out_and_so_are_their_gradients(scale):
         assert jnp.isfinite(value) and jnp.isfinite(grad).all()
 
 
+def test_consistency_by_hand_and_its_target_is_fixed():
+    others = LOGITS[::-1]
+    p = softmax(LOGITS[:, :2])
+    by_hand = ((p - p[::-1]) ** 2).sum(-1)
+    np.testing.assert_allclose(ssl_gan.loss_consistency(LOGITS, others), by_hand, rtol=1e-4)
+    assert (ssl_gan.loss_consistency(LOGITS, LOGITS) == 0).all()
+    to_target = jax.grad(lambda x: ssl_gan.loss_consistency(LOGITS, x).sum())(others)
+    assert (to_target == 0).all()
+
+
 def test_gradients_of_every_term():
     terms = [
         lambda x: ssl_gan.loss_labeled(x, Y).sum(),

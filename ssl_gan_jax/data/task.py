@@ -37,6 +37,7 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
         data["dir"] or None,
         data["size"],
         equalize=data["equalize"],
+        aspect=data["aspect"],
         cache_dir=data["cache_dir"] or None,
         max_unreadable=data["max_unreadable"],
         **dict(data["options"]),

@@ -17,6 +17,10 @@ Virtual batch norm sits in G (as in Salimans' code) unless `vbn` says otherwise.
 normalised, with noise and dropout (Salimans' SVHN and CIFAR-10 networks), where virtual batch
 norm does not take its place. Order of updates: D, then G against the new D, on the same generated
 images (one forward pass of G).
+
+Not in M: with `consistency` > 0, L gains that weight times L_consistency, under which the class
+probabilities of an unlabelled image agree over two augmentations and noises (the Pi model of
+Laine & Aila 2017; Wei et al. 2018 brought it to this loss).
 """
 
 import dataclasses
@@ -54,6 +58,7 @@ class Config:
     dropout: tuple[float, float] = (0.0, 0.25)
     loss_g: str = "non_saturating"  # "minimax", "feature_matching", "feature_matching_l2"
     w: float = 0.5
+    consistency: float = 0.0  # weight of L_consistency
     lr_d: float = 5e-4
     lr_g: float = 5e-4
     beta1: float = 0.5
@@ -81,6 +86,15 @@ def loss_labeled(logits: Array, y: Array) -> Array:
 def loss_unlabeled(logits: Array) -> Array:
     """-log (1 - p(K+1 | x)) of each image; [B,K+1] -> [B]."""
     return softplus(-real_logit(logits))
+
+
+def loss_consistency(logits: Array, others: Array) -> Array:
+    """|p(y | x, y < K+1) - p(y | x', y < K+1)|^2 of two views of each image; [B,K+1] twice -> [B].
+
+    No gradient through the second, whose probabilities are the targets.
+    """
+    p, target = jax.nn.softmax(logits[:, :-1]), jax.nn.softmax(others[:, :-1])
+    return jnp.square(p - jax.lax.stop_gradient(target)).sum(axis=-1)
 
 
 def loss_generated(logits: Array) -> Array:
@@ -128,6 +142,7 @@ def build(config: Config) -> Method:
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key_z, key_x, key_u, key_fake, key_g, key_d1, key_d2 = players.step_keys(state, 7)
+        key_again = jax.random.fold_in(key_u, 1)
         g, d = state.players["G"], state.players["D"]
         b, u = len(batch.image), len(batch.unlabeled)
 
@@ -144,19 +159,24 @@ def build(config: Config) -> Method:
 
         def loss_d(params):
             # D has no batch statistics, so its three batches are one: no image sees another.
-            images = jnp.concatenate([x, x_u, fake])
-            logits, _ = discriminate(params, key_d1, images, ref)
+            again = augment(key_again, batch.unlabeled, config.shift, config.flip)
+            images = [x, x_u, fake, again] if config.consistency else [x, x_u, fake]
+            logits, _ = discriminate(params, key_d1, jnp.concatenate(images), ref)
+            of_u = logits[b : b + u]
             l_labeled = loss_labeled(logits[:b], batch.label).mean()
-            l_unlabeled = loss_unlabeled(logits[b : b + u]).mean()
-            l_generated = loss_generated(logits[b + u :]).mean()
+            l_unlabeled = loss_unlabeled(of_u).mean()
+            l_generated = loss_generated(logits[b + u : b + 2 * u]).mean()
             loss = l_labeled + config.w * (l_unlabeled + l_generated)
             metrics = {
-                "L": loss,
                 "L_labeled": l_labeled,
                 "L_unlabeled": l_unlabeled,
                 "L_generated": l_generated,
             }
-            return loss, metrics
+            if config.consistency:
+                l_consistency = loss_consistency(of_u, logits[b + 2 * u :]).mean()
+                loss += config.consistency * l_consistency
+                metrics["L_consistency"] = l_consistency
+            return loss, {"L": loss, **metrics}
 
         (_, metrics), grads = jax.value_and_grad(loss_d, has_aux=True)(d.params)
         d = players.update(d, grads, d.stats, opt_d, state.step, config.ema)
