@@ -54,3 +54,11 @@ def tuning(add) -> None:  # noqa: ANN001
         add(method="supervised", labels=labels, **fixed, **{"method.lr": 1e-4})
         add(method="supervised", labels=labels, **fixed, **{"method.noise": 0.3})
         add(method="supervised", labels=labels, **fixed, **{"method.norm": "batch"})
+
+
+def consistency(add) -> None:  # noqa: ANN001
+    """Not in M: its loss with a consistency term, whose weight validation chose of 1 and 10."""
+    for weight in (1.0, 10.0):
+        add(method="ssl_gan", labels=10, seed=100, **{"method.consistency": weight})
+    for seed in range(5):
+        add(method="ssl_gan", labels=10, seed=seed, **{"method.consistency": 1.0})
