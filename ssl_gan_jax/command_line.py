@@ -1,20 +1,28 @@
 """What the command lines share: the flags --config and --workdir, errors in one line, signals."""
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import config as config_lib
+from ssl_gan_jax import distributed
 from ssl_gan_jax.errors import UserError, check_choice
 
 MISSING = "{} is missing; try --help"
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if need be.")
+DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    distributed.MODE,
+    "One run on several processes: off; auto, as TPU, SLURM or Kubernetes say; HOST:PORT,n,i.",
+)
 
 
 def check_flags(argv: Sequence[str]) -> None:
@@ -24,10 +32,20 @@ def check_flags(argv: Sequence[str]) -> None:
     for flag in (CONFIG, WORKDIR):
         if flag.value is None:
             raise UserError(MISSING.format(f"--{flag.name}"))
+    if "://" in WORKDIR.value:  # pathlib would make a folder of the name "gs:"
+        raise UserError(
+            f"--workdir={WORKDIR.value}: not a folder; mount the bucket, as launch/ does, and name "
+            "the folder in it"
+        )
 
 
 def on_signal() -> Callable[[], bool]:
-    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once.
+
+    On several processes, whether it has come to any of them, at the same call on all.
+    """
+    if not distributed.is_alone():
+        return distributed.stop_together()
     came = []
 
     def handler(number: int, _: object) -> None:
@@ -39,13 +57,16 @@ def on_signal() -> Callable[[], bool]:
     return lambda: bool(came)
 
 
-def prepare_jax(replicas: int) -> None:
+def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     """Settings of JAX that a program must make before its first computation.
 
+    Joins the other processes of the run, where `mode`, --distributed, says that there are some.
     Compiled programs are kept for the next start, in the user's own cache unless
     JAX_COMPILATION_CACHE_DIR says where. On a CPU each replica gets a device of its own, which
     shares the cores with the others; JAX ignores this where there is an accelerator.
     """
+    distributed.start(mode)
+
     import jax
 
     from ssl_gan_jax.data.records import cache_folder
@@ -117,4 +138,40 @@ def cli(main: Callable[[Sequence[str]], int | None]) -> None:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        distributed.fail(str(error), code=2)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; try --help")
+
+
+def parser(name: str, doc: str, workdir: bool = True) -> argparse.ArgumentParser:
+    """The parser of a command without --config, mostly on a finished run; --help shows `doc`."""
+    made = _Parser(
+        prog=f"python -m ssl_gan_jax.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if workdir:
+        made.add_argument(
+            "--workdir", metavar="RUN", required=True, help="folder of a finished run"
+        )
+    return made
+
+
+def command(
+    main: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser
+) -> None:
+    """Runs a command without --config and exits with its code; errors of the user's with 2."""
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().setFormatter(None)
+    try:
+        args = made.parse_args()
+        prepare_jax()
+        code = main(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code or 0)

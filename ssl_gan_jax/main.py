@@ -12,27 +12,28 @@ or saved on SIGTERM, 2 bad input.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags, logging
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax import command_line, distributed
 from ssl_gan_jax.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.errors import Stopped
 
 flags.adopt_module_key_flags(command_line)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs what the flags say."""
+def main(argv: Sequence[str]) -> int:
+    """Runs what the flags say; the exit code."""
     command_line.check_flags(argv)
-    from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
+    from ssl_gan_jax import report, train  # here, so that --help and errors in flags are quick
 
-    command_line.prepare_jax(CONFIG.value.replicas)
+    command_line.prepare_jax(CONFIG.value.replicas, command_line.DISTRIBUTED.value)
     try:
         result = train.run(CONFIG.value, WORKDIR.value, stop=command_line.on_signal())
     except Stopped as stopped:
         logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
-        return
+        return distributed.STOP_CODE
     for one in result.get("runs", [result]):
         if one["test"]:
             scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
@@ -42,8 +43,11 @@ def main(argv: Sequence[str]) -> None:
                 if s["value"] is not None and s["low"] is not None
             )
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
+    if distributed.is_first():
+        report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
     files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])
+    return 0
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax import command_line, distributed
 from ssl_gan_jax.config import flat
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 
@@ -138,6 +138,8 @@ def run_all(
         except Stopped:
             raise
         except Exception as error:  # whatever ails this cell, the others shall be trained
+            if not distributed.is_alone():
+                raise  # the other processes may be in the midst of this cell: all start again
             if len(group) > 1:
                 logging.warning("%s; its cells go on one by one", error)
                 queue.extendleft([cell] for cell in reversed(group))
@@ -209,7 +211,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ssl_gan_jax import train
 
-    command_line.prepare_jax(_TOGETHER.value)
+    command_line.prepare_jax(_TOGETHER.value, command_line.DISTRIBUTED.value)
     origin, stop = provenance(), command_line.on_signal()
     common = [f"--config.{key}={value}" for key, value in overrides.items() if key != "data.dir"]
 
@@ -235,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
         failed = list(run_all(todo, train_cells))
     except Stopped as stopped:
         logging.info("%s; the same command goes on from there", stopped)
-        return 0
+        return distributed.STOP_CODE
     for cell, reason in failed:
         logging.error("failed: %s: %s", cell.name, reason)
     return int(bool(failed))

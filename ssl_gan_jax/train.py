@@ -17,7 +17,17 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import checkpoint, evaluate, methods, parallel, quality
+from ssl_gan_jax import (
+    calibration,
+    card,
+    checkpoint,
+    distributed,
+    evaluate,
+    methods,
+    parallel,
+    quality,
+    trained,
+)
 from ssl_gan_jax.config import differences
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.task import Task, open_task
@@ -46,6 +56,10 @@ def run(
     `{"runs": [their results]}`.
 
     `stop` is asked after every call of the compiled step; once it says so, all is saved.
+
+    On several processes (`distributed.start`) every one calls this with the same arguments, and
+    `workdir` is a folder that all of them see. All compute the same, evaluation included; the
+    first alone writes, but for the arrays of checkpoints.
 
     Raises:
       UserError: bad input, or a loss that is not finite (names step and term).
@@ -77,6 +91,11 @@ def together(
     Raises:
       UserError, Stopped: as `run`; or two configs differ in more than `TOGETHER`.
     """
+    if len(configs) > 1 and not distributed.is_alone():
+        raise UserError(
+            "replicas: several processes train one run at a time; give each process runs of its "
+            "own (sweep --shard=i/n) or use one process"
+        )
     for config in configs[1:]:
         apart = [d for d in differences(configs[0], config) if d.partition(":")[0] not in TOGETHER]
         if apart:
@@ -93,9 +112,13 @@ def together(
     for one in runs:
         state = one.begin()
         groups[one.steps, int(state.step)].append((one, state))
+    results = {}
     for group in groups.values():
-        _train(*map(list, zip(*group, strict=True)), stop)
-    return [json.loads((workdir / "result.json").read_text()) for workdir in workdirs]
+        results |= _train(*map(list, zip(*group, strict=True)), stop)
+    return [
+        results.get(workdir) or json.loads((workdir / "result.json").read_text())
+        for workdir in workdirs
+    ]
 
 
 class Programs(NamedTuple):
@@ -106,6 +129,7 @@ class Programs(NamedTuple):
     one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     predict: Callable[[TrainState, Array], Array] | None
+    look: Callable[[TrainState, Array], tuple[Array, Array]] | None  # logits and features
     sample: Callable[[TrainState, Array, int], Array] | None
 
 
@@ -134,12 +158,14 @@ def programs(
         devices=devices,
         init=jax.jit(
             lambda key, raw: method.init(key, to_float(raw)),
+            out_shardings=devices.one_state,  # on several processes, the one state of them all
             # Runs once: on a CPU the optimising compiler would take longer than it saves.
             compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
         ),
         one_step=devices.compile(train_step),
         several_steps=devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw)),
         predict=method.predict and jax.jit(method.predict),
+        look=method.predict and jax.jit(functools.partial(trained.outputs, method)),
         sample=method.sample and jax.jit(method.sample, static_argnums=2),
     )
 
@@ -207,7 +233,14 @@ class Run:
 
     def begin(self) -> TrainState:
         """The state to go on from: the last checkpoint, its meta data in `self.meta`; or new."""
-        write_json(self.workdir / "config.json", self.config.to_dict())
+        distributed.check_same(
+            "config and data", repr(self.config.to_dict()), *self.task.records.path, *self.rows
+        )
+        if distributed.is_first():
+            write_json(self.workdir / "config.json", self.config.to_dict())
+        distributed.wait()
+        if not (self.workdir / "config.json").exists():
+            raise UserError(f"{self.workdir}: all processes must see one folder of this name")
         restored = checkpoint.restore(self.folder, self.like)
         if not restored:
             return self.programs.init(*self._init_args)
@@ -237,15 +270,15 @@ class Run:
         return {name: scores[name] for name in evaluate.METRICS}
 
 
-def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) -> None:
-    """Trains runs that stand at the same step, and writes each one's result."""
-    start_time = time.monotonic()
+def _train(
+    runs: list[Run], states: list[TrainState], stop: Callable[[], bool]
+) -> dict[Path, dict[str, Any]]:
+    """Trains runs that stand at the same step, and writes each one's result; folder -> result."""
+    start_time, first = time.monotonic(), distributed.is_first()
     config, n = runs[0].config, len(runs)
     train, steps, start = config.train, runs[0].steps, int(states[0].step)
-    _, _, one_step, several_steps, _, sample = program = programs(
-        runs[0].settings, n, runs[0].divided
-    )
-    devices = program.devices
+    program = programs(runs[0].settings, n, runs[0].divided)
+    devices, sample = program.devices, program.sample
     for one in runs:
         describe(one.config, one.task, steps, start)
     state = devices.put_states(states)
@@ -256,13 +289,16 @@ def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) 
     pending: list[Metrics] = []
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        writers = [enter(Writer(one.workdir, resume_step=start)) for one in runs]
-        progress = enter(Progress(steps, start))
+        writers = [
+            enter(Writer(one.workdir, resume_step=start)) if first else distributed.Nobody()
+            for one in runs
+        ]
+        progress = enter(Progress(steps, start)) if first else distributed.Nobody()
         streams = [one.batches(start, steps) for one in runs]
         step = start
         for k in call_lengths(start, steps, train.steps_per_call, every):
             raw = devices.put([list(itertools.islice(stream, k)) for stream in streams])
-            state, metrics = (several_steps if k > 1 else one_step)(state, raw)
+            state, metrics = (program.several_steps if k > 1 else program.one_step)(state, raw)
             pending.append(metrics)
             step += k
             last = step == steps
@@ -306,8 +342,9 @@ def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) 
             if stops:
                 raise Stopped(f"stopped and saved at step {step} of {steps}")
 
+    results = {}
     for i, (one, last_state) in enumerate(zip(runs, devices.split(state), strict=True)):
-        result = {
+        results[one.workdir] = {
             "method": config.method.name,
             "data": config.data.name,
             "labels_per_class": one.config.data.labels_per_class or None,
@@ -318,6 +355,7 @@ def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) 
             "seed": one.config.train.seed,
             "steps": steps,
             "classes": list(one.classes),
+            "splits": card.splits(one.task),
             **final_scores(one, last_state),
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
@@ -326,7 +364,11 @@ def _train(runs: list[Run], states: list[TrainState], stop: Callable[[], bool]) 
             "wall_s": round(before_s[i] + time.monotonic() - start_time, 1),
             **one.about,
         }
-        write_json(one.workdir / "result.json", result)  # last: with it the run is done
+        distributed.wait()  # no process is at work on this run any more
+        if first:
+            write_json(one.workdir / "result.json", results[one.workdir])  # now the run is done
+            card.write_card(one.workdir)
+    return results
 
 
 def call_lengths(start: int, stop: int, several: int, every: Sequence[int]) -> Iterator[int]:
@@ -384,8 +426,8 @@ def checked_means(columns: Mapping[str, np.ndarray], step: int, where: Path) -> 
 def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
     """The results of the best state: test scores (looked at once), and G's samples.
 
-    Writes predictions.csv of the test images. With `train.test_at_end` off, as for tuning, the
-    test images are not looked at.
+    Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.
+    With `train.test_at_end` off, as for tuning, the test images are not looked at.
     """
     best, records = one.meta["best"], one.task.records
     result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
@@ -409,9 +451,12 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
         probs, label = one.predict(state, rows), records.label[rows]
         if name == "validation" and probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)
+        patient, site = records.patient[rows], records.site[rows]
         if len(rows):
-            result[name] = evaluate.report(probs, label, records.patient[rows], threshold)
+            result[name] = evaluate.report(probs, label, patient, threshold)
         if name == "test":
+            result["test_by_site"] = card.by_group(probs, label, patient, site, threshold)
+        if name == "test" and distributed.is_first():
             evaluate.write_predictions(
                 one.workdir / "predictions.csv",
                 records.path[rows],
@@ -420,6 +465,9 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
                 one.classes,
                 threshold,
             )
+    told = trained.fit_calibration(one.programs.look, state, one.task)
+    if told and distributed.is_first():
+        calibration.save(one.workdir, *told)
     return result
 
 

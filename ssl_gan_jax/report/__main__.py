@@ -8,56 +8,29 @@ Writes report.html, which needs nothing else, and report.md, the tables alone. E
 2 bad input.
 """
 
-import sys
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from absl import app, flags
-
-from ssl_gan_jax.errors import UserError
-
-_OUT = flags.DEFINE_string(
-    "out", None, "Folder of the report; default: the first argument, or here if that is a file."
-)
-_ROWS = flags.DEFINE_string("rows", None, "File that takes all finished rows as .jsonl.")
-_REAL_IMAGES = flags.DEFINE_boolean(
-    "real_images", False, "Show real training images beside generated ones. They may be patients."
-)
+from ssl_gan_jax import command_line, report
 
 
-def main(argv: Sequence[str]) -> None:
-    """Writes what the flags say."""
-    paths = [Path(text) for text in argv[1:]]
-    if not paths:
-        raise UserError("name a folder of runs or a .jsonl file; try --help")
-    try:
-        from ssl_gan_jax import report  # here, so that --help and errors in flags are quick
-    except ModuleNotFoundError as error:  # an environment made before there were reports
-        raise UserError(f"{error.name} is missing: pip install {error.name}") from None
-
-    out = Path(_OUT.value or (paths[0] if paths[0].is_dir() else "."))
-    rows_file = Path(_ROWS.value) if _ROWS.value else None
-    found = report.write(paths, out, rows_file, _REAL_IMAGES.value)
+def main(args: argparse.Namespace) -> None:
+    """Writes the report, and says what it is of."""
+    out = args.out or (args.runs[0] if args.runs[0].is_dir() else Path("."))
+    found = report.write(args.runs, out, args.rows, args.real_images)
     counts = (len(found.runs), len(found.unfinished), len(found.unreadable))
     print("{}: {} runs, {} unfinished, {} unreadable".format(out / "report.html", *counts))
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser. Raises UserError, in one line, for an unknown flag or a bad value."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
-
-
-def cli() -> None:
-    """The command line: errors of the user's in one line, exit code 2."""
-    try:
-        app.run(main, flags_parser=parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
+PARSER = command_line.parser("report", __doc__, workdir=False)
+PARSER.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folder, or file of rows")
+PARSER.add_argument("--out", type=Path, metavar="DIR", help="default: the first folder, or here")
+PARSER.add_argument("--rows", type=Path, metavar="JSONL", help="file that takes all finished rows")
+PARSER.add_argument(
+    "--real_images",
+    action="store_true",
+    help="show real training images beside generated ones; they may be patients",
+)
 
 if __name__ == "__main__":
-    cli()
+    command_line.command(main, PARSER)

@@ -20,7 +20,8 @@ SAMPLES = {
     "nearest_train": "distance to the nearest training image, median",
     "nearest_train_of_validation": "the same of validation images",
     "copies": "copies: share nearer than the nearest 1 % of validation images",
-    "feature_distance": "Fréchet distance of CXR features (not FID)",
+    "feature_distance": "Fréchet distance of CXR features (not FID) to validation images",
+    "feature_distance_of_training": "the same of training images",
 }
 # What a row must and may hold.
 KINDS = {
@@ -267,7 +268,13 @@ def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
             continue
         try:
             config = read_json(folder / "config.json") if "config.json" in files else None
-            yield to_run(read_json(folder / "result.json"), name, folder, config)
+            row = read_json(folder / "result.json")
+            if "quality.json" in files and isinstance(row, dict):
+                row["samples"] = {
+                    **(row.get("samples") or {}),
+                    **read_json(folder / "quality.json"),
+                }
+            yield to_run(row, name, folder, config)
         except ValueError as error:
             found.unreadable.append(f"{name} ({error})")
 

@@ -1,0 +1,310 @@
+"""What a config's train step would cost on TPUs, compiled for them on a machine without any.
+
+    pip install libtpu
+    python launch/aot.py --config=configs/chex.py --topology=v5e:16x16 --batch=4096
+    python launch/aot.py --config=configs/chex.py --topology=v5e:16x16 --batch=4096 --table
+    python launch/aot.py --config=configs/chex.py --batch=64 --export
+
+The first prints what the compiled program needs and sends on each chip, and a predicted time;
+--table does so over parts of the topology: strong scaling (the batch is the same) and weak (its
+share of a chip is). --export lowers the step for `cuda` and `tpu` and says what came out. Without
+libtpu, the step is compiled for as many virtual CPU devices: the collectives are then those of the
+same partitioner, and nothing else is predicted.
+
+The prediction is a roofline: the larger of FLOPs / peak and bytes / memory bandwidth, then each
+collective after the other: 2 x bytes / a link's bandwidth (a ring over one axis of the torus)
+and a latency of 1 us for each hop. FLOPs and bytes are XLA's count of its own program. Nothing is
+overlapped, no chip reaches its peak, hosts take time to feed it: a prediction, no measurement.
+"""
+
+import collections
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from ssl_gan_jax import command_line
+from ssl_gan_jax.errors import UserError, check_choice
+
+flags.adopt_module_key_flags(command_line)
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "KIND:SHAPE, such as v5e:16x16, v4:4x4x4.")
+_BATCH = flags.DEFINE_integer("batch", 0, "Global batch; 0: the config's.")
+_CLASSES = flags.DEFINE_integer("classes", 2, "Number of classes (of the data, not looked at).")
+_TABLE = flags.DEFINE_bool("table", False, "Strong and weak scaling over 1, 4, 16, ... chips.")
+_EXPORT = flags.DEFINE_bool("export", False, "Only lower for cuda and tpu.")
+
+
+class Chip(NamedTuple):
+    """Figures of one chip, from "How To Scale Your Model", jax-ml.github.io/scaling-book/tpus."""
+
+    flops: float  # peak of bfloat16 products, which float32 ones also use by default
+    hbm: float  # bytes/s
+    link: float  # bytes/s of one interconnect link, both ways together
+    memory: float  # bytes
+
+
+CHIPS = {
+    "v4": Chip(2.75e14, 1.2e12, 9.0e10, 32e9),
+    "v5e": Chip(1.97e14, 8.1e11, 9.0e10, 16e9),
+    "v5p": Chip(4.59e14, 2.8e12, 1.8e11, 96e9),
+    "v6e": Chip(9.20e14, 1.6e12, 1.8e11, 32e9),
+}
+HOP_S = 1e-6
+
+_KINDS = (
+    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
+    "collective-permute", "collective-broadcast",
+)  # fmt: skip
+_COLLECTIVE = re.compile(rf"= (?P<shape>\S.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
+_ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """One instruction of a compiled program that sends data between chips."""
+
+    kind: str
+    sizes: tuple[int, ...]  # elements of each array
+    bytes: int
+    source: str  # what in the Python program it comes from
+
+
+def collectives(hlo: str) -> list[Collective]:
+    """The collectives in the text of a compiled program."""
+    found = []
+    for line in hlo.splitlines():
+        if not (match := _COLLECTIVE.search(line)):
+            continue
+        arrays = []
+        for _, bits, shape in _ARRAY.findall(match["shape"]):
+            size = math.prod(map(int, filter(None, shape.split(","))))
+            arrays.append((size, size * max(int(bits or 8), 8) // 8))
+        if match["start"] and match["kind"] != "all-reduce":
+            arrays = arrays[-1:]  # (operands, results, ...)
+        source = re.search(r'op_name="([^"]*)"', line)
+        sizes, sent = zip(*arrays, strict=True)
+        found.append(Collective(match["kind"], sizes, sum(sent), source[1] if source else ""))
+    return found
+
+
+class Step(NamedTuple):
+    """A compiled train step, on one chip of several."""
+
+    chips: int
+    batch: int
+    flops: float
+    bytes: float
+    memory: int
+    collectives: list[Collective]
+
+    def seconds(self, chip: Chip, shape: Sequence[int]) -> tuple[float, float, float]:
+        """Predicted time of arithmetic, memory traffic and communication."""
+        hops = sum(shape) if self.chips > 1 else 0  # there and back, half of each ring
+        sent = sum(2 * c.bytes / chip.link + hops * HOP_S for c in self.collectives)
+        return self.flops / chip.flops, self.bytes / chip.hbm, sent
+
+
+def lowerable(config: Any, batch: int, classes: int) -> tuple[Callable, Any, Any]:  # noqa: ANN401
+    """The train step of a config with its state and its batch of raw images, as shapes."""
+    import jax
+
+    from ssl_gan_jax import methods, train
+    from ssl_gan_jax.types import Batch
+
+    method = methods.build({**config.method, "num_classes": classes})
+    size, more = config.data.size, config.train.unlabeled_batch_size
+    more = batch * more // config.train.batch_size  # in the config's proportion
+    raw = Batch(
+        image=jax.ShapeDtypeStruct((batch, size, size, 1), "uint8"),
+        label=jax.ShapeDtypeStruct((batch,), "int32"),
+        unlabeled=jax.ShapeDtypeStruct((more, size, size, 1), "uint8"),
+    )
+
+    def start(key, raw):  # noqa: ANN001, ANN202
+        return method.init(key, train.to_float(raw))
+
+    def step(state, raw):  # noqa: ANN001, ANN202
+        return method.train_step(state, train.to_float(raw))
+
+    return step, jax.eval_shape(start, jax.random.key(0), raw), raw
+
+
+def compile_step(config: Any, devices: Sequence[Any], batch: int, classes: int) -> Step:  # noqa: ANN401
+    """Compiles the step with the batch divided over `devices`, as train.py would."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from ssl_gan_jax import parallel
+
+    step, state, raw = lowerable(config, batch, classes)
+    mesh = parallel.data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
+    split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    whole = parallel.replicated(mesh)
+
+    def on(tree: Any, sharding: NamedSharding) -> Any:  # noqa: ANN401
+        as_there = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+        return jax.tree.map(as_there, tree)
+
+    program = jax.jit(step, donate_argnums=0).lower(on(state, whole), on(raw, split)).compile()
+    cost, memory = program.cost_analysis(), program.memory_analysis()
+    return Step(
+        chips=len(devices),
+        batch=batch,
+        flops=cost.get("flops", 0.0),
+        bytes=cost.get("bytes accessed", 0.0),
+        memory=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+        collectives=collectives(program.as_text()),
+    )
+
+
+def use_no_tpu() -> None:
+    """Settings before JAX is loaded: libtpu compiles only, and in several processes at once."""
+    os.environ |= {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+    }
+
+
+def has_libtpu() -> bool:
+    """Whether TPU programs can be compiled here."""
+    import importlib.util
+
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def devices_of(kind: str, shape: Sequence[int]) -> list[Any]:
+    """The devices of a TPU topology, on which nothing can run; of the CPU without libtpu."""
+    import jax
+
+    if not has_libtpu():
+        return jax.devices("cpu")[: math.prod(shape)]
+    from jax.experimental import topologies
+
+    name = f"{kind}:{'x'.join(map(str, shape))}"
+    host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    try:
+        return topologies.get_topology_desc(name, platform="tpu", **host).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"--topology={name}: {str(error).splitlines()[0]}") from error
+
+
+def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
+    """`"v5e:4x4"` -> `("v5e", (4, 4))`."""
+    kind, _, shape = text.partition(":")
+    check_choice("--topology", kind, CHIPS)
+    axes = 2 if kind in ("v5e", "v6e") else 3
+    if not re.fullmatch(r"\d+" + r"x\d+" * (axes - 1), shape):
+        raise UserError(f"--topology={text}: write {kind}:{'x'.join('4' * axes)}, {axes} sizes")
+    return kind, tuple(map(int, shape.split("x")))
+
+
+def parts(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of 1, 4, 16, 64 and 256 chips, up to the size of `shape`."""
+    flat = [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16)]
+    deep = [(1, 1, 1), (2, 2, 1), (2, 2, 4), (4, 4, 4), (4, 8, 8)]
+    return [s for s in (flat if len(shape) == 2 else deep) if math.prod(s) <= math.prod(shape)]
+
+
+def report(step: Step, kernels: Sequence[int], chip: Chip, shape: Sequence[int]) -> Iterator[str]:
+    """Lines on one compiled step. `kernels` are the sizes of the arrays of weights."""
+    yield (
+        f"{step.chips} chips, global batch {step.batch}; each chip: {step.flops / 1e9:.1f} GFLOP, "
+        f"{step.bytes / 1e9:.2f} GB moved, {step.memory / 1e9:.2f} GB of memory"
+    )
+    for kind in sorted({c.kind for c in step.collectives}):
+        some = [c for c in step.collectives if c.kind == kind]
+        yield f"{kind}: {len(some)} instructions, {sum(c.bytes for c in some) / 1e6:.3f} MB"
+        if kind != "all-reduce":
+            yield from (f"  {c.bytes} bytes: {c.source}" for c in some)
+    sizes = [size for c in step.collectives if c.kind == "all-reduce" for size in c.sizes]
+    gradients = collections.Counter(sizes) & collections.Counter(kernels)
+    others = list((collections.Counter(sizes) - gradients).elements())
+    yield (
+        f"of all-reduce: the gradients of {gradients.total()} of {len(kernels)} kernels ({sum(kernels):,} "
+        f"elements), and {len(others)} other arrays (biases, statistics, metrics; "
+        f"{sum(others):,} elements, the largest {max(others, default=0):,})"
+    )
+    if has_libtpu():
+        yield f"predicted: {_times(step, chip, shape)}"
+
+
+def _times(step: Step, chip: Chip, shape: Sequence[int]) -> str:
+    arithmetic, traffic, sent = (1e3 * t for t in step.seconds(chip, shape))
+    total = max(arithmetic, traffic) + sent
+    return (
+        f"{total:.2f} ms a step ({arithmetic:.2f} arithmetic, {traffic:.2f} memory, {sent:.2f} "
+        f"sent), {1e3 * step.batch / total:,.0f} images/s"
+    )
+
+
+def table(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterator[str]:  # noqa: ANN401
+    """Lines of a Markdown table over parts of a topology, as they are compiled."""
+    import jax
+
+    yield "| scaling | chips | batch | memory a chip | sent a chip | predicted |"
+    yield "|---|---|---|---|---|---|"
+    for scaling in ("strong", "weak"):
+        for part in parts(shape):
+            n = math.prod(part)
+            size = batch if scaling == "strong" else batch * n // math.prod(shape)
+            try:
+                step = compile_step(config, devices_of(kind, part), size, _CLASSES.value)
+            except jax.errors.JaxRuntimeError as error:
+                used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+                why = f"does not fit: {used[1]} of {used[2]}" if used else str(error)[:80]
+                yield f"| {scaling} | {n} | {size} | {why} | | |"
+                continue
+            sent = sum(c.bytes for c in step.collectives) / 1e6
+            cells = [f"{step.memory / 1e9:.2f} GB", f"{sent:.1f} MB"]
+            cells.append(_times(step, CHIPS[kind], part) if has_libtpu() else "")
+            yield f"| {scaling} | {n} | {size} | {' | '.join(cells)} |"
+
+
+def exported(config: Any, batch: int, classes: int) -> Iterator[str]:  # noqa: ANN401
+    """Lowers the step for GPUs and TPUs; one line for each."""
+    import jax
+
+    step, *args = lowerable(config, batch, classes)
+    for platform in ("cuda", "tpu"):
+        program = jax.export.export(jax.jit(step), platforms=(platform,))(*args)
+        text = program.mlir_module()
+        yield (
+            f"{platform}: {text.count('stablehlo.convolution')} convolutions, "
+            f"{text.count('stablehlo.dot_general')} matrix products, {len(text) / 1e6:.1f} MB"
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints what the flags ask for."""
+    if len(argv) > 1 or command_line.CONFIG.value is None:
+        raise UserError("give --config=FILE and flags that begin with --; try --help")
+    config, (kind, shape) = command_line.CONFIG.value, parse_topology(_TOPOLOGY.value)
+    batch = _BATCH.value or config.train.batch_size
+    use_no_tpu()
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", math.prod(shape))
+    if not has_libtpu() and not _EXPORT.value:
+        print("libtpu is not installed: compiled for virtual CPU devices, see the docstring")
+    if _EXPORT.value:
+        lines = exported(config, batch, _CLASSES.value)
+    elif _TABLE.value:
+        lines = table(config, kind, shape, batch)
+    else:
+        step = compile_step(config, devices_of(kind, shape), batch, _CLASSES.value)
+        _, state, _ = lowerable(config, batch, _CLASSES.value)
+        leaves = jax.tree.leaves([player.params for player in state.players.values()])
+        kernels = [x.size for x in leaves if x.ndim > 1]
+        lines = report(step, kernels, CHIPS[kind], shape)
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    command_line.cli(main)

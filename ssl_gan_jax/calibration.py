@@ -1,0 +1,242 @@
+"""What a run learns from its validation images: temperature, operating points, what is unfamiliar.
+
+    python -m ssl_gan_jax.calibration --workdir=RUN [--data_dir=DIR]
+
+writes the two files into a finished run's folder, from its data set (`data.dir` of its config
+unless --data_dir says where the data lies now). Exit codes: 0 done, 2 bad input.
+
+    calibration.json   temperature, operating points with intervals, and what they rest on
+    calibration.npz    mean and main directions of the classifier's features, for `Familiar`
+
+No test image takes part. The functions below `main` are NumPy only and pure but for `save`.
+
+Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood, with Platt's (1999)
+smoothed targets, so that few or perfectly separated images do not drive T to zero. With two
+classes it moves no image across the threshold: thresholds move along.
+
+Familiarity: the Mahalanobis distance of an image's features (the classifier's, before its last
+layer) from those of training images, whose covariance is a few main directions and one variance
+for all others (probabilistic PCA, Tipping & Bishop 1999). In units of the distance that 1 % of
+validation and held-out training images exceed: above 1 an image is called out of distribution.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from ssl_gan_jax import evaluate
+from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax.writer import atomic_write, write_json
+
+DIRECTIONS = 16  # main directions of the features
+QUANTILE = 0.99  # of familiar images that are not flagged
+POINTS = ("youden", *(f"{kind}={x:g}" for kind in ("sensitivity", "specificity") for x in
+                      (0.8, 0.9, 0.95, 0.99)))  # fmt: skip
+
+
+REPAIR = "make it anew with python -m ssl_gan_jax.calibration"
+
+
+class Familiar(NamedTuple):
+    """`score` of features f [F] is scale |f - mean|^2 - |directions (f - mean)|^2."""
+
+    mean: np.ndarray  # [F] float32
+    directions: np.ndarray  # [R,F] float32
+    scale: np.ndarray  # [] float32
+
+    def score(self, features: Any) -> Any:  # noqa: ANN401
+        """Features [N,F] -> [N], NumPy's or JAX's; above 1 is out of distribution."""
+        away = features - self.mean
+        return self.scale * (away**2).sum(-1) - ((away @ self.directions.T) ** 2).sum(-1)
+
+
+class Calibration(NamedTuple):
+    """What `predict` needs to know beside the weights."""
+
+    temperature: float
+    points: Mapping[str, Mapping[str, Any]]  # {} with other than two classes
+    familiar: Familiar | None
+
+    def threshold(self, point: str = "youden") -> float:
+        """The threshold of an operating point, such as "sensitivity=.95"; .5 without any.
+
+        Raises:
+          UserError: it is none of those that the run has stored.
+        """
+        kind, _, target = point.partition("=")
+        with contextlib.suppress(ValueError):  # not a number: no such point either
+            point = f"{kind}={float(target):g}" if target else kind
+        if not self.points and point == "youden":
+            return 0.5
+        return self.points[check_choice("operating point", point, self.points)]["threshold"]
+
+
+def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities softmax(logits / T), [N,K]."""
+    return softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+
+
+def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
+    """The T between 1/20 and 20 that makes `logits` [N,K] most likely given `label` [N]."""
+    n, k = logits.shape
+    count = np.bincount(label, minlength=k)[label][:, None]
+    target = np.where(np.eye(k, dtype=bool)[label], count + 1, 1) / (count + k)
+
+    def loss(log_t: float) -> float:
+        return -(target * log_softmax(logits / np.exp(log_t), axis=1)).sum() / n
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20))).x))
+
+
+def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
+    """The threshold of an operating point on `probs` [N,2] and `label` [N].
+
+    "sensitivity=X": the highest at which at least X of the positives are called positive;
+    "specificity=X": the lowest at which at least X of the negatives are called negative;
+    "youden": `evaluate.choose_threshold`. All lie midway between two neighbouring scores.
+    """
+    if point == "youden" or len(np.unique(label)) < 2:
+        return evaluate.choose_threshold(probs, label)
+    kind, _, target = point.partition("=")
+    score = probs[:, 1]
+    edges = np.concatenate([[0.0], np.unique(score), [1.0]])
+    own = np.sort(score[label == (kind == "sensitivity")])
+    enough = int(np.ceil(float(target) * len(own) - 1e-9))
+    if kind == "sensitivity":
+        high = own[len(own) - enough]  # may be called positive, and what lies below may not
+        low = edges[np.searchsorted(edges, high) - 1]
+    else:
+        low = own[enough - 1]
+        high = edges[np.searchsorted(edges, low, side="right")] if low < 1 else np.nextafter(1, 2)
+    middle = (low + high) / 2
+    return float(middle if middle > low else high)
+
+
+def operating_points(
+    logits: np.ndarray, label: np.ndarray, patient: np.ndarray, temperature: float
+) -> dict[str, dict[str, Any]]:
+    """Each of POINTS with its threshold on tempered probabilities, and what it gives here.
+
+    `logits` [N,2], `label` [N], `patient` [N]. Sensitivity and specificity are those of the very
+    images that chose the threshold, with a 95 % interval from a bootstrap over patients.
+    """
+    probs, points = tempered(logits, 1.0), {}
+    for name in POINTS:
+        raw = choose_threshold(probs, label, name)
+        report = evaluate.report(probs, label, patient, raw)
+        with np.errstate(divide="ignore"):
+            at = tempered(np.log([[1 - raw, raw]]), temperature)[0, 1] if raw < 1 else raw
+        points[name] = {
+            "threshold": float(at),
+            **{metric: report[metric] for metric in ("sensitivity", "specificity")},
+        }
+    return points
+
+
+def fit_familiar(features: np.ndarray, others: np.ndarray) -> Familiar:
+    """From features [N,F] of training images and [M,F] of others, which set the limit; N, M > 0."""
+    features = np.asarray(features, np.float64)
+    n, f = features.shape
+    mean = features.mean(0)
+    away = features - mean
+    values, vectors = np.linalg.eigh(away @ away.T / n)  # the covariance's, by way of [N,N]
+    r = max(0, min(DIRECTIONS, n - 2, f - 1))
+    variance = np.maximum(values[n - r :], 1e-12)
+    basis = vectors[:, n - r :].T @ away / np.sqrt(n * variance)[:, None]
+    rest = max((values.sum() - variance.sum()) / (f - r), 1e-12)
+    directions = basis * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
+    raw = Familiar(mean, directions, np.asarray(1 / rest))
+    limit = max(float(np.quantile(raw.score(np.asarray(others, np.float64)), QUANTILE)), 1e-12)
+    parts = mean, directions / np.sqrt(limit), raw.scale / limit
+    return Familiar(*(np.asarray(part, np.float32) for part in parts))
+
+
+def fit(
+    logits: np.ndarray, label: np.ndarray, patient: np.ndarray, familiar: Familiar | None
+) -> tuple[Calibration, dict[str, Any]]:
+    """The calibration by validation images, and what `calibration.json` says of it."""
+    temperature = fit_temperature(logits, label)
+    two = logits.shape[1] == 2
+    points = operating_points(logits, label, patient, temperature) if two else {}
+    scores = {
+        name: evaluate.metrics(tempered(logits, t), label)["ece"]
+        for name, t in (("ece_before", 1.0), ("ece", temperature))
+    }
+    told = {
+        "temperature": temperature,
+        "validation": {"n": len(label), "patients": len(np.unique(patient)), **scores},
+        "operating_points": points,
+        "familiar": familiar is not None,
+    }
+    return Calibration(temperature, points, familiar), told
+
+
+def save(workdir: str | Path, calibration: Calibration, told: Mapping[str, Any]) -> None:
+    """Writes both files, each atomically. Raises UserError where they cannot be written."""
+    workdir = Path(workdir)
+    if calibration.familiar:
+        with atomic_write(workdir / "calibration.npz", "wb") as file:
+            np.savez(file, **calibration.familiar._asdict())
+    write_json(workdir / "calibration.json", told)
+
+
+def read(workdir: str | Path) -> dict[str, Any] | None:
+    """What calibration.json says; None without one. Raises UserError where it is damaged."""
+    path = Path(workdir) / "calibration.json"
+    if not path.exists():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        float(told["temperature"]), dict(told["operating_points"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); {REPAIR}") from None
+    return told
+
+
+def load(workdir: str | Path, threshold: float | None) -> Calibration:
+    """The calibration of a run; without one, temperature 1 and the run's own `threshold`.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    told, path, familiar = read(workdir), Path(workdir) / "calibration.npz", None
+    if told is None:
+        points = {} if threshold is None else {"youden": {"threshold": threshold}}
+        return Calibration(1.0, points, None)
+    try:
+        if told["familiar"]:
+            with np.load(path, allow_pickle=False) as parts:
+                familiar = Familiar(*(parts[name] for name in Familiar._fields))
+    except Exception as error:  # zip, header or key: what a damaged file raises varies
+        raise UserError(f"{path} is missing or damaged ({error}); {REPAIR}") from None
+    return Calibration(float(told["temperature"]), told["operating_points"], familiar)
+
+
+def main(args: Any) -> None:  # noqa: ANN401
+    """Calibrates a run that has finished."""
+    import jax
+
+    from ssl_gan_jax import trained
+
+    run = trained.open_run(args.workdir)
+    trained.classifier(run)
+    look = jax.jit(functools.partial(trained.outputs, run.method))
+    told = trained.fit_calibration(look, run.state, trained.task_of(run, args.data_dir))
+    if told is None:
+        raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
+    save(run.workdir, *told)
+
+
+if __name__ == "__main__":
+    from ssl_gan_jax import command_line
+
+    parser = command_line.parser("calibration", __doc__)
+    parser.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
+    command_line.command(main, parser)

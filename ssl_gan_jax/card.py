@@ -1,0 +1,215 @@
+"""Writes a run's model card: what it was trained on, how good it is, what it is not for.
+
+    python -m ssl_gan_jax.card --workdir=RUN
+
+Writes MODEL_CARD.md and model_card.json into the run's folder, from its config.json, result.json
+and, where there is one, calibration.json; training does so at its end. It needs no data and no
+checkpoint. Exit codes: 0 done, 2 bad input.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_gan_jax import calibration, command_line, evaluate, trained
+from ssl_gan_jax.data.task import Task
+from ssl_gan_jax.writer import atomic_write, write_json
+
+USE = (
+    "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
+    "medical device, was tested on the images below alone, and must not inform the care of anybody."
+)
+WARNINGS = (
+    "Generated X-rays are synthetic: they show no patient, and nothing may be concluded from them "
+    "about one. A generator may also repeat or blend training images: do not publish its images as "
+    "anonymous data without a check of their distance to the training images.",
+    "Training with generated images can fix biases of the labelled images, and of the few labels "
+    "drawn, into the classifier; scores on another hospital's images are lower as a rule.",
+    "The threshold was chosen on validation images, whose share of positives may differ from that "
+    "of the place of use; predictive values move with that share.",
+    "The out-of-distribution score recognises what is no chest X-ray, or turned or inverted. It "
+    "does not recognise every mirrored image or other hospital.",
+)
+
+
+def splits(task: Task) -> dict[str, dict[str, Any]]:
+    """Images, patients and images a class of each part of `task`, by site where there are several.
+
+    JSON-ready; for `result.json`. Labels of training images that a run may not see are not counted.
+    """
+    records, told = task.records, {}
+    parts = {
+        "labelled": task.labelled,
+        "unlabelled": task.unlabelled,
+        "validation": task.val,
+        "test": task.test,
+    }
+    for name, rows in parts.items():
+        told[name] = {"images": len(rows), "patients": len(np.unique(records.patient[rows]))}
+        if name != "unlabelled":
+            of = records.label[rows]
+            told[name]["classes"] = {c: int((of == k).sum()) for k, c in enumerate(records.classes)}
+        sites, count = np.unique(records.site[rows], return_counts=True)
+        if len(np.unique(records.site)) > 1:
+            told[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))
+    return told
+
+
+def by_group(
+    probs: np.ndarray, label: np.ndarray, patient: np.ndarray, group: np.ndarray, threshold: float
+) -> dict[str, dict[str, Any]]:
+    """`evaluate.report` of the images [N] of each `group` [N] str, such as sites; {} for one."""
+    names = np.unique(group)
+    return {
+        str(name): evaluate.report(
+            probs[group == name], label[group == name], patient[group == name], threshold
+        )
+        for name in names
+        if len(names) > 1
+    }
+
+
+def describe(
+    config: Mapping[str, Any], result: Mapping[str, Any], told: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The card as JSON: of config.json, result.json and calibration.json (None without)."""
+    data, scores = config["data"], {"test": result.get("test")}
+    scores |= {f"test, site {k}": v for k, v in (result.get("test_by_site") or {}).items()}
+    scores["validation"] = result.get("validation")
+    return {
+        "model": {
+            "method": result["method"],
+            "size": data["size"],
+            "classes": result["classes"],
+            "steps": result["steps"],
+            "tested_step": result["best_step"],
+            "seed": result["seed"],
+        },
+        "intended_use": USE.replace("**", ""),
+        "warnings": list(WARNINGS),
+        "data": {
+            "name": data["name"],
+            "equalize": data["equalize"],
+            "labelled_images": result["labelled"],
+            "unlabelled_images": result["unlabelled"],
+            "splits": result.get("splits"),
+            "subgroups": "site" if result.get("test_by_site") else None,
+        },
+        "metrics": {name: report for name, report in scores.items() if report},
+        "calibration": told,
+        "generated_images": result.get("samples"),
+        "made_with": {k: result.get(k) for k in ("jax", "python", "device", "wall_s")},
+    }
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    model, data, scores = card["model"], card["data"], card["metrics"]
+    parts = [
+        f"# Model card: {model['method']} on {data['name']}",
+        f"`{model['method']}` of ssl_gan_jax, on chest X-rays of {model['size']}x{model['size']} "
+        f"pixels; classes: {', '.join(map(_plain, model['classes']))}. {model['steps']} steps with "
+        f"seed {model['seed']}; the weights are those of step {model['tested_step']}.",
+        "## Use",
+        USE,
+        "\n".join(f"- {text}" for text in WARNINGS),
+        "## Data",
+        f"`{data['name']}`: {data['labelled_images']} labelled training images; "
+        f"{data['unlabelled_images']} served without labels, the labelled ones among them. Splits "
+        "are by patient.",
+    ]
+    if data["splits"]:
+        counted = data["splits"].items()
+        parts += _table(
+            ["part", "images", "patients", "images a class", "sites"],
+            [
+                [k, p["images"], p["patients"], _counts(p.get("classes")), _counts(p.get("sites"))]
+                for k, p in counted
+            ],
+        )
+    parts += ["## Metrics"]
+    if scores:
+        parts += [
+            "With 95 % intervals from a bootstrap over patients, which say nothing about other "
+            "seeds. Validation chose weights and threshold, so its own scores are optimistic.",
+            *_table(
+                ["metric", *map(_plain, scores)],
+                [["images", *(score["n"] for score in scores.values())]]
+                + [[m, *(_interval(s[m]) for s in scores.values())] for m in evaluate.METRICS],
+            ),
+        ]
+    else:
+        parts += ["None: this run has no classifier, or was not tested."]
+    groups = data["subgroups"] or "none"
+    parts += [f"Subgroups reported: {groups}. Sex, age and view are not recorded."]
+    if told := card["calibration"]:
+        known = told["validation"]
+        parts += [
+            "## Calibration and operating points",
+            f"Temperature {told['temperature']:.3g}, by {known['n']} validation images: expected "
+            f"calibration error there {known['ece_before']:.3f} before, {known['ece']:.3f} after.",
+            *_table(
+                ["point", "threshold", "sensitivity", "specificity"],
+                [
+                    [
+                        k,
+                        f"{p['threshold']:.4f}",
+                        *(_interval(p[m]) for m in ("sensitivity", "specificity")),
+                    ]
+                    for k, p in told["operating_points"].items()
+                ],
+            ),
+        ]
+    if made := card["generated_images"]:
+        parts += [
+            "## Generated images",
+            f"Median distance to the nearest training image {made['nearest_train']:.1f} gray "
+            f"levels, of validation images {made['nearest_train_of_validation']:.1f}; nearer than "
+            f"99 % of the validation images: {made['copies']:.0%} of the samples.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_card(workdir: str | Path) -> None:
+    """Writes both files into a finished run's folder. Raises UserError if it is none."""
+    workdir = Path(workdir)
+    config, result = trained.read(workdir)
+    card = describe(config, result, calibration.read(workdir))
+    write_json(workdir / "model_card.json", card)
+    with atomic_write(workdir / "MODEL_CARD.md") as file:
+        file.write(render(card))
+
+
+def _table(head: list[str], body: list[list]) -> list[str]:
+    """A Markdown table, as one part; none without rows."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in [head, ["---"] * len(head), *body]]
+    return ["\n".join(lines)] if body else []
+
+
+def _interval(score: Mapping[str, float | None]) -> str:
+    if score["value"] is None:
+        return "–"
+    if score["low"] is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _counts(counts: Mapping[str, int] | None) -> str:
+    return ", ".join(f"{n} {_plain(name)}" for name, n in (counts or {}).items()) or "–"
+
+
+def _plain(text: str) -> str:
+    """Names come from folders and files: no markup of theirs reaches the card."""
+    return "".join(f"\\{c}" if c in "\\|`*_[]<>#!" else " " if c in "\r\n" else c for c in text)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Writes the card."""
+    write_card(args.workdir)
+
+
+if __name__ == "__main__":
+    command_line.command(main, command_line.parser("card", __doc__))

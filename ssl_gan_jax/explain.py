@@ -1,0 +1,86 @@
+"""Where in an image the classifier sees its evidence: HiResCAM on our networks.
+
+    heat = relu(sum_channels A * d(evidence)/dA)         A: the 8x8 map of the last but one stage
+
+Grad-CAM (Selvaraju et al. 2017) averages the gradient over the map first, which suits networks
+that end in average pooling. Ours end in one linear layer over positions, where that average mixes
+up places; HiResCAM (Draelos & Carin 2020) leaves it out. On the phantom, whose heart fills 11 % of
+the image, HiResCAM peaks inside the heart in 55 to 77 % of images, Grad-CAM in 17 to 23 % (three
+runs). So a map is a hint, not a proof: in the other images it peaks elsewhere.
+
+Evidence: the log odds of the second class where there are two (the positive one), else of the
+class that is called.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from PIL import Image
+
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.nets.convolution import StridedConv
+from ssl_gan_jax.nets.norm import WeightNorm
+from ssl_gan_jax.trained import Trained, batched, classifier
+from ssl_gan_jax.types import Array, Method, TrainState
+
+SIDE = 8  # of the map; the last stage's 4x4 is too coarse for a heart
+
+
+def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
+    """[B,S,S,1] in [-1,1] -> evidence [B,8,8], 0 or more; pure and jittable.
+
+    Raises:
+      UserError: the network has no convolution with an 8x8 map.
+    """
+
+    def evidence(added: Array | None) -> tuple[Array, Array]:
+        """Summed log odds of the classes of interest, with `added` to the map; and the map."""
+        seen = []
+
+        def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
+            out = call(*args, **kwargs)
+            if _is_convolution(context.module) and out.shape[1] == SIDE:
+                seen.append(out)
+                out = out if added is None else out + added
+            return out
+
+        with nn.intercept_methods(look):
+            logits = method.predict(state, images)
+        if not seen:
+            raise UserError("--explain needs a network of convolutions; this run's has none")
+        k = logits.shape[1]
+        of = jnp.ones(len(logits), int) if k == 2 else logits.argmax(1)
+        own = jax.nn.one_hot(of, k, dtype=bool)
+        rest = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=1)
+        return (jnp.where(own, logits, 0).sum(1) - rest).sum(), seen[-1]
+
+    shape = jax.eval_shape(evidence, None)[1]
+    gradient, maps = jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    return jax.nn.relu((gradient * maps).sum(-1))
+
+
+def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:
+    """`heatmaps`, compiled once: uint8 images [N,S,S,1] -> [N,8,8]."""
+    classifier(run)
+    compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images),))
+    return lambda images: batched(compiled, images)[0]
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, side: int = 256) -> Image.Image:
+    """An RGB picture of uint8 `image` [S,S,1] under `heat` [h,w] in red, each scaled to itself."""
+    gray = np.asarray(
+        Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BILINEAR)
+    )
+    warm = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
+    alpha = 0.6 * np.asarray(warm.resize((side, side), Image.Resampling.BILINEAR))[..., None]
+    pixels = (1 - alpha) * gray[..., None] + alpha * np.array([255, 40, 0])
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, StridedConv | nn.Conv) or (
+        isinstance(module, WeightNorm) and module.kind == "conv"
+    )

@@ -1,0 +1,182 @@
+"""Writes a trained classifier in a form that other programs run.
+
+    python -m ssl_gan_jax.export --workdir=RUN --format=onnx        writes RUN/export/model.onnx
+    python -m ssl_gan_jax.export --workdir=RUN --format=stablehlo   RUN/export/model.stablehlo
+    python -m ssl_gan_jax.export --workdir=RUN --format=savedmodel --out=DIR     DIR/saved_model/
+
+All take images float32 [B,S,S,1] in [-1,1], B any, and give `predict`'s probabilities [B,K] and ood
+scores [B] (NaN where the run has no calibration). preprocessing.json beside them says how an image
+becomes that input, and what the outputs mean. stablehlo is read by `jax.export.deserialize` on CPU,
+GPU and TPU, savedmodel by TensorFlow 2.16 or newer, onnx (pip install 'ssl_gan_jax[export]') by
+onnxruntime and others. Exit codes: 0 done, 2 bad input.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+
+from ssl_gan_jax import command_line, trained
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.nets import convolution
+from ssl_gan_jax.trained import Trained
+from ssl_gan_jax.types import Array
+from ssl_gan_jax.writer import atomic_write, user_error, write_json
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
+    """Images [B,S,S,1] in [-1,1] -> probabilities [B,K] and ood scores [B], in plain operations.
+
+    Traced here for one image, and mapped over the batch: B then may be symbolic, and converters
+    see neither Flax modules nor the form of the convolution that is for CPUs alone.
+    """
+    trained.classifier(run)
+    size = run.config["data"]["size"]
+
+    def one(images: Array) -> tuple[Array, Array]:
+        logits, ood = trained.respond(run, images)
+        return jax.nn.softmax(logits), ood
+
+    with _plain_convolutions():
+        traced = jax.make_jaxpr(one)(jnp.zeros((1, size, size, 1)))
+    evaluate = jax.extend.core.jaxpr_as_fun(traced)
+    return jax.vmap(lambda image: tuple(out[0] for out in evaluate(image[None])))
+
+
+def preprocessing(run: Trained) -> dict[str, Any]:
+    """What somebody must know to feed the exported model and to read its outputs; JSON-ready."""
+    data, size = run.config["data"], run.config["data"]["size"]
+    equalize, aspect = data["equalize"], data.get("aspect", "squash")
+    return {
+        "input": {
+            "shape": ["batch", size, size, 1],
+            "dtype": "float32",
+            "size": size,
+            "equalize": equalize,
+            "aspect": aspect,
+            "scaling": "uint8 / 127.5 - 1",
+            "steps": [
+                "decode to one gray channel in [0,1], black 0; files deeper than 8 bits are "
+                "scaled by their own least and greatest value",
+                f"equalise the histogram at full resolution: {equalize} (hist: each gray level of "
+                "65536 becomes the share of pixels that are not brighter)",
+                f"resize to {size}x{size} ({aspect}), bilinear and anti-aliased as Pillow's, on "
+                "floats",
+                "round to uint8 in 0..255",
+                "x / 127.5 - 1",
+            ],
+            "reference": "ssl_gan_jax.data.images.read_image, then prepare",
+        },
+        "outputs": {
+            "probability": {"shape": ["batch", len(run.classes)], "classes": list(run.classes)},
+            "ood_score": {
+                "shape": ["batch"],
+                "meaning": "above 1: unlike the images of the run, its probability means nothing",
+                "known": run.calibration.familiar is not None,
+            },
+        },
+        "temperature": run.calibration.temperature,  # is in the model already
+        "threshold": run.calibration.threshold() if len(run.classes) == 2 else None,
+        "operating_points": {n: p["threshold"] for n, p in run.calibration.points.items()},
+        "decision": f"{run.classes[-1]} if its probability >= threshold"
+        if len(run.classes) == 2
+        else "the most probable class",
+        "method": run.config["method"]["name"],
+        "notice": "not for clinical use",
+    }
+
+
+def stablehlo(run: Trained, out: Path) -> Path:
+    """Writes model.stablehlo for PLATFORMS, weights and all, in `jax.export`'s container."""
+    size = run.config["data"]["size"]
+    (batch,) = jax.export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((batch, size, size, 1), jnp.float32)
+    exported = jax.export.export(jax.jit(portable(run)), platforms=PLATFORMS)(image)
+    with atomic_write(path := out / "model.stablehlo", "wb") as file:
+        file.write(exported.serialize())
+    return path
+
+
+def savedmodel(run: Trained, out: Path) -> Path:
+    """Writes the folder saved_model, whose signature `serving_default` has the names above."""
+    from jax.experimental import jax2tf
+
+    from ssl_gan_jax.data import quiet
+
+    tf = quiet.tensorflow()
+    size = run.config["data"]["size"]
+    model = jax2tf.convert(
+        portable(run),
+        polymorphic_shapes=[f"(b,{size},{size},1)"],
+        with_gradient=False,
+        native_serialization_platforms=PLATFORMS,
+    )
+
+    def serve(image: Any) -> dict[str, Any]:  # noqa: ANN401
+        probability, ood = model(image)
+        return {"probability": probability, "ood_score": ood}
+
+    spec = tf.TensorSpec([None, size, size, 1], tf.float32, name="image")
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=[spec], autograph=False)
+    path = out / "saved_model"
+    with user_error(path):
+        tf.saved_model.save(module, str(path), signatures=module.serve)
+    return path
+
+
+def onnx(run: Trained, out: Path) -> Path:
+    """Writes model.onnx. Raises UserError without jax2onnx."""
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: pip install 'ssl_gan_jax[export]'") from None
+    size = run.config["data"]["size"]
+    model = jax2onnx.to_onnx(
+        portable(run),
+        [("B", size, size, 1)],
+        model_name="ssl_gan_jax",
+        input_names=["image"],
+        output_names=["probability", "ood_score"],
+    )
+    with atomic_write(path := out / "model.onnx", "wb") as file:
+        file.write(model.SerializeToString())
+    return path
+
+
+FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
+
+
+@contextlib.contextmanager
+def _plain_convolutions() -> Iterator[None]:
+    product = convolution._product
+    convolution._product = lambda which, impl, a, b: product(which, "xla", a, b)
+    try:
+        yield
+    finally:
+        convolution._product = product
+
+
+PARSER = command_line.parser("export", __doc__)
+PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
+PARSER.add_argument("--out", metavar="DIR", help="default: RUN/export")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Writes the model and preprocessing.json."""
+    run = trained.open_run(args.workdir)
+    out = Path(args.out) if args.out else run.workdir / "export"
+    path = FORMATS[args.format](run, out)
+    write_json(out / "preprocessing.json", preprocessing(run))
+    print(path)
+
+
+if __name__ == "__main__":
+    command_line.command(main, PARSER)

@@ -1,0 +1,175 @@
+"""Says what a trained run sees in images.
+
+    python -m ssl_gan_jax.predict --workdir=RUN IMAGE_OR_FOLDER... --out=predictions.csv
+    python -m ssl_gan_jax.predict --workdir=RUN @list.txt --operating_point=sensitivity=.95
+    python -m ssl_gan_jax.predict --workdir=RUN images --explain=overlays --json | jq .decision
+
+Takes files (PNG, JPEG, TIFF, DICOM), folders with all images below them, and @FILE, a list with a
+path a line. Writes one row an image: path, p_<class> (with the run's temperature), decision (at the
+threshold that validation chose, or at another --operating_point), ood_score and ood: "yes" where
+the image is unlike the run's own (score above 1), and its prediction means nothing; both are empty
+where the run has no calibration. --json prints the same as JSON lines.
+
+What cannot be read is named on stderr and skipped. Not for clinical use. Exit codes: 0 done, 1 done
+but for the files named, 2 bad input.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_gan_jax import command_line, evaluate, explain, trained
+from ssl_gan_jax.data import images
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.trained import Answer, Trained
+from ssl_gan_jax.writer import atomic_write
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+CHUNK = 256  # images in memory at a time
+
+
+def find(arguments: Sequence[str]) -> list[str]:
+    """The files that the arguments name, each once, in their order, folders sorted.
+
+    Raises:
+      UserError: a list cannot be read, or there is no file at all.
+    """
+    found: list[str] = []
+    for text in arguments:
+        if text.startswith("@"):
+            try:
+                lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise UserError(f"{text[1:]}: this list cannot be read ({error})") from None
+            found += [line.strip() for line in lines if line.strip()]
+        elif Path(text).is_dir():
+            below = (p for p in sorted(Path(text).rglob("*")) if p.suffix.lower() in SUFFIXES)
+            found += [str(p) for p in below if p.is_file() and not p.name.startswith(".")]
+        else:
+            found.append(text)
+    if not found:
+        raise UserError(f"no image in {', '.join(arguments)}")
+    return list(dict.fromkeys(found))
+
+
+def read(
+    paths: Sequence[str], data: Mapping[str, Any], skipped: list[tuple[str, str]]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Prepared images, CHUNK at a time: their paths, and uint8 [n,S,S,1].
+
+    Decodes on all cores, as the run's config `data` says. What cannot be read goes to `skipped` as
+    (path, reason).
+    """
+
+    size, aspect = data["size"], data.get("aspect", "squash")
+
+    def one(path: str) -> np.ndarray | images.UnreadableImage:
+        try:
+            return images.prepare(images.read_image(path), size, data["equalize"], aspect)
+        except images.UnreadableImage as error:
+            return error
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            both = list(zip(chunk, pool.map(one, chunk), strict=True))
+            skipped += [(p, str(x)) for p, x in both if isinstance(x, images.UnreadableImage)]
+            good = [(p, x) for p, x in both if not isinstance(x, images.UnreadableImage)]
+            if good:
+                yield [p for p, _ in good], np.stack([x for _, x in good])
+
+
+def rows(run: Trained, paths: Sequence[str], answer: Answer, threshold: float) -> list[dict]:
+    """One JSON-ready row an image, as the columns of the CSV file."""
+    called = evaluate.decide(answer.probability, threshold)
+    return [
+        {
+            "path": path,
+            **{f"p_{name}": p for name, p in zip(run.classes, probability, strict=True)},
+            "decision": run.classes[decision],
+            "ood_score": None if np.isnan(ood) else float(ood),
+            "ood": None if np.isnan(ood) else "yes" if ood > 1 else "no",
+        }
+        for path, probability, decision, ood in zip(
+            paths, answer.probability.tolist(), called, answer.ood, strict=True
+        )
+    ]
+
+
+def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
+    """Writes rows whole or not at all, cells that a spreadsheet takes for a formula escaped."""
+    with atomic_write(path, newline="") as file:
+        out = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        out.writeheader()
+        for row in table:
+            out.writerow(
+                {k: evaluate._text(v) if isinstance(v, str) else v for k, v in row.items()}
+            )
+
+
+PARSER = command_line.parser("predict", __doc__)
+PARSER.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or @list")
+PARSER.add_argument("--out", metavar="CSV", help="default: predictions.csv, or none with --json")
+PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
+                    help="youden, sensitivity=X or specificity=X")  # fmt: skip
+PARSER.add_argument("--explain", metavar="DIR", help="overlays of the evidence, as PNG files")
+PARSER.add_argument("--json", action="store_true", help="rows as JSON lines on stdout")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Predicts; 1 where a file was skipped."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    paths = find(args.images)
+    run = trained.open_run(args.workdir)
+    threshold = run.calibration.threshold(args.operating_point)
+    respond = trained.responder(run)
+    heat = explain.explainer(run) if args.explain else None
+    if run.calibration.familiar is None:
+        print(
+            f"{run.workdir} has no calibration: ood stays empty; "
+            f"python -m ssl_gan_jax.calibration --workdir={run.workdir} makes one",
+            file=sys.stderr,
+        )
+    table: list[dict] = []
+    skipped: list[tuple[str, str]] = []
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("images", total=len(paths))
+        for names, pixels in read(paths, run.config["data"], skipped):
+            table += rows(run, names, respond(pixels), threshold)
+            if heat:
+                start = len(table) - len(names)
+                for i, image, warm in zip(itertools.count(start), pixels, heat(pixels)):
+                    stem = Path(table[i]["path"]).stem
+                    with atomic_write(Path(args.explain) / f"{i:05d}_{stem}.png", "wb") as file:
+                        explain.overlay(image, warm).save(file, format="png")
+            bar.update(task, completed=len(table) + len(skipped))
+    for path, reason in skipped:
+        print(f"skipped {path}: {reason}", file=sys.stderr)
+    if not table:
+        raise UserError(f"none of the {len(paths)} images can be read")
+    if args.json:
+        print("\n".join(json.dumps(row) for row in table))
+    if args.out or not args.json:
+        write_csv(args.out or "predictions.csv", table)
+    odd = sum(row["ood"] == "yes" for row in table)
+    print(
+        f"{len(table)} images predicted, {odd} out of distribution, {len(skipped)} skipped",
+        file=sys.stderr,
+    )
+    return int(bool(skipped))
+
+
+if __name__ == "__main__":
+    command_line.command(main, PARSER)

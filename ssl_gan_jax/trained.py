@@ -1,0 +1,193 @@
+"""A finished run as a value, opened without its training data, and what commands on one share.
+
+    run = open_run("runs/phantom")
+    answer = answers(run, images)       # uint8 [N,S,S,1], as `data.images.prepare` makes them
+    answer.probability, answer.ood      # [N,K], [N]
+
+`outputs` and `at` look into a method's networks through Flax's interceptors, so that no method
+has to offer more than `types.Method` says. Both are pure and jittable.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from ssl_gan_jax import calibration, checkpoint, methods
+from ssl_gan_jax.data.task import Task, open_task
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.types import Array, Batch, Method, TrainState
+
+BATCH = 64  # images in a call: the last one is padded, so that one program serves all
+FIT = 1000  # training images that say what is familiar; more change little
+
+
+class Trained(NamedTuple):
+    """A finished run: the state that was tested, and what the run found out about it."""
+
+    workdir: Path
+    config: dict[str, Any]  # config.json
+    result: dict[str, Any]  # result.json
+    classes: tuple[str, ...]
+    method: Method
+    state: TrainState
+    calibration: calibration.Calibration
+
+
+class Answer(NamedTuple):
+    """What a run says of N images."""
+
+    probability: np.ndarray  # [N,K] float64, tempered
+    ood: np.ndarray  # [N] float64, above 1 is out of distribution; NaN where the run cannot say
+
+
+def open_run(workdir: str | Path) -> Trained:
+    """Opens the run folder `workdir`; its training data may be gone.
+
+    Raises:
+      UserError: no run folder, a run that is not finished, a damaged file or checkpoint.
+    """
+    workdir = Path(workdir)
+    config, result = read(workdir)
+    try:
+        classes, size, train = tuple(result["classes"]), config["data"]["size"], config["train"]
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
+        first = abstract_batch(train["batch_size"], train["unlabeled_batch_size"], size)
+        step = int(result["best_step"])
+        threshold = (result["validation"] or {}).get("threshold")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{workdir}: config.json or result.json lacks {error}") from None
+    method = methods.build({**settings, "num_classes": len(classes)})
+    like = jax.eval_shape(method.init, jax.random.key(0), first)
+    state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
+    known = calibration.load(workdir, threshold)
+    return Trained(workdir, config, result, classes, method, state, known)
+
+
+def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and result.json of a finished run. Raises UserError where there are none."""
+    if not (workdir / "config.json").is_file():
+        inside = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise UserError(f"{workdir} is not a run's folder: it has no config.json{hint}")
+    if not (workdir / "result.json").is_file():
+        raise UserError(f"{workdir} is not finished; the command that began it goes on with it")
+    contents = []
+    for name in ("config.json", "result.json"):
+        try:
+            contents.append(dict(json.loads((workdir / name).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{workdir / name} is damaged ({error}); bring back a copy") from None
+    return tuple(contents)
+
+
+def abstract_batch(labelled: int, unlabelled: int, size: int) -> Batch:
+    """Shapes of a batch: a state's structure follows from them and the method alone."""
+    image = jax.ShapeDtypeStruct((labelled, size, size, 1), jnp.float32)
+    label = jax.ShapeDtypeStruct((labelled,), jnp.int32)
+    return Batch(image, label, jax.ShapeDtypeStruct((unlabelled, size, size, 1), jnp.float32))
+
+
+def outputs(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
+    """[B,S,S,1] in [-1,1] -> the classifier's logits [B,K] and last hidden features [B,F].
+
+    Every network returns (outputs, features); `Method.predict` keeps the classes' outputs alone.
+    """
+    seen = []
+
+    def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
+        out = call(*args, **kwargs)
+        if not context.module.path and context.method_name == "__call__":
+            seen.append(out)
+        return out
+
+    with nn.intercept_methods(look):
+        logits = method.predict(state, images)
+    return logits, seen[-1][1]
+
+
+def respond(run: Trained, images: Array) -> tuple[Array, Array]:
+    """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown."""
+    logits, features = outputs(run.method, run.state, images)
+    familiar = run.calibration.familiar
+    ood = familiar.score(features) if familiar else jnp.full(images.shape[0], jnp.nan)
+    return logits / run.calibration.temperature, ood
+
+
+def responder(run: Trained) -> Callable[[np.ndarray], Answer]:
+    """`respond`, compiled once, on uint8 images [N,S,S,1].
+
+    Raises:
+      UserError: the method has no classifier; or, when called, an answer is not finite.
+    """
+    classifier(run)
+    compiled = jax.jit(lambda images: respond(run, images))
+
+    def answer(images: np.ndarray) -> Answer:
+        logits, ood = batched(compiled, images)
+        if not np.isfinite(logits).all():
+            raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
+        return Answer(calibration.tempered(logits, 1.0), ood)
+
+    return answer
+
+
+def classifier(run: Trained) -> None:
+    """Raises UserError where there is none."""
+    if not run.method.predict:
+        raise UserError(f"{run.workdir}: {run.config['method']['name']} has no classifier")
+
+
+def answers(run: Trained, images: np.ndarray) -> Answer:
+    """What the run says of `images` uint8 [N,S,S,1]. UserError as `responder`."""
+    return responder(run)(images)
+
+
+def batched(compiled: Callable[[Array], tuple], images: np.ndarray) -> list[np.ndarray]:
+    """Each output of `compiled`, float64 [N,...], over uint8 images [N,S,S,1], BATCH at a time."""
+    parts = []
+    for start in range(0, max(len(images), 1), BATCH):
+        part = images[start : start + BATCH]
+        padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+        padded[: len(part)] = part
+        out = compiled(padded.astype(np.float32) / np.float32(127.5) - np.float32(1))
+        parts.append([np.asarray(x, np.float64)[: len(part)] for x in out])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+def fit_calibration(
+    look: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
+) -> tuple[calibration.Calibration, dict[str, Any]] | None:
+    """What `calibration.save` writes, from the validation and training images of `task`.
+
+    None without validation images. `look` is `outputs` of a method, jitted. A fifth of the training
+    images is held out of what counts as familiar and joins the validation images in saying how
+    far that reaches.
+    """
+    if not len(task.val):
+        return None
+    compiled = functools.partial(look, state)
+    image, rows = task.records.image, task.unlabelled
+    if len(rows) > FIT:
+        rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
+    logits, features = batched(compiled, image[task.val])
+    _, known = batched(compiled, image[rows])
+    held = np.arange(len(rows)) % 5 == 4
+    familiar = None
+    if len(rows) >= 5:
+        familiar = calibration.fit_familiar(known[~held], np.concatenate([known[held], features]))
+    label, patient = task.records.label[task.val], task.records.patient[task.val]
+    return calibration.fit(logits, label, patient, familiar)
+
+
+def task_of(run: Trained, data_dir: str | None = None) -> Task:
+    """The data that a run trained on, from its config's `data.dir` or `data_dir`. UserError."""
+    since = {"aspect": "squash"}  # keys that a run of an earlier version does not have
+    data = since | run.config["data"] | ({"dir": data_dir} if data_dir else {})
+    return open_task(data, run.result["seed"])

@@ -1,0 +1,356 @@
+"""Commands on finished runs: they need no training data, and say what the test said."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from test_train import small
+from tiny import batch, method_config
+
+from ssl_gan_jax import (
+    calibration,
+    card,
+    checkpoint,
+    command_line,
+    evaluate,
+    explain,
+    export,
+    methods,
+    predict,
+    train,
+    trained,
+)
+from ssl_gan_jax import sample as sample_lib
+from ssl_gan_jax.data import records
+from ssl_gan_jax.data.sources.phantom import radiograph
+from ssl_gan_jax.data.task import open_task
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.nets.convolution import StridedConv
+from ssl_gan_jax.types import Method
+from ssl_gan_jax.writer import write_json
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run's folder, its task, and a folder with the phantom's images as files."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = small("ssl_gan", steps=2)
+    train.run(config, folder / "run")
+    task = open_task(config.data, config.train.seed)
+    place = {path: i for i, path in enumerate(sorted_paths())}
+    for path in task.records.path[task.test]:
+        file = folder / "images" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(radiograph.render(0, place[path], 32, "A").image).save(file)
+    return folder / "run", task, folder / "images"
+
+
+def sorted_paths():
+    from ssl_gan_jax.data.sources.phantom.phantom_dataset_builder import index
+
+    return [row.path for row in index(None, images=160, site="A").rows]
+
+
+def command(module, *args):
+    """What a command returns, with these arguments."""
+    return module.main(module.PARSER.parse_args(list(map(str, args))))
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_says_what_the_test_said_without_the_data(finished, tmp_path, monkeypatch):
+    folder, task, images = finished
+    monkeypatch.setattr(records, "load", None)
+    code = command(predict, f"--workdir={folder}", images, f"--out={tmp_path / 'p.csv'}")
+    tested = {row["path"]: row for row in rows(folder / "predictions.csv")}
+    found = rows(tmp_path / "p.csv")
+    assert code == 0 and len(found) == len(tested) == len(task.test)
+    temperature = trained.open_run(folder).calibration.temperature
+    for row in found:
+        before = tested[row["path"].removeprefix(f"{images}/")]
+        p = float(before["p_cardiomegaly"])
+        warm = calibration.tempered(np.log([[1 - p, p]]), temperature)[0, 1]
+        assert float(row["p_cardiomegaly"]) == pytest.approx(warm, abs=1e-5)
+        assert row["decision"] == before["decision"] and row["ood"] in ("yes", "no")
+
+
+def test_bad_files_are_named_and_skipped(finished, tmp_path, capsys):
+    folder, _, images = finished
+    some = sorted(images.rglob("*.png"))[:2]
+    formula = tmp_path / "=1+1.png"
+    formula.write_bytes(some[0].read_bytes())
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "list.txt").write_text(f"{some[1]}\n\n{tmp_path / 'gone.png'}\n{some[1]}\n")
+    out = tmp_path / "p.csv"
+    args = [f"--workdir={folder}", f"--out={out}", "--json", f"--explain={tmp_path / 'why'}"]
+    code = command(predict, *args, tmp_path, f"@{tmp_path / 'list.txt'}")
+    printed = capsys.readouterr()
+    assert code == 1 and [json.loads(line)["path"] for line in printed.out.splitlines()] == [
+        str(formula),
+        str(some[1]),
+    ]
+    assert "text.png: not a" in printed.err and "gone.png" in printed.err
+    assert len(rows(out)) == 2 and len(list((tmp_path / "why").glob("*.png"))) == 2
+    with pytest.raises(UserError, match="none of the 1 images"):
+        command(predict, f"--workdir={folder}", tmp_path / "gone.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no image in"):
+        command(predict, f"--workdir={folder}", tmp_path / "empty")
+
+
+def test_a_cell_that_looks_like_a_formula_is_escaped(tmp_path):
+    predict.write_csv(tmp_path / "p.csv", [{"path": "=1+1.png", "p_a": -0.5, "ood": None}])
+    assert (tmp_path / "p.csv").read_text() == "path,p_a,ood\n'=1+1.png,-0.5,\n"
+
+
+def test_an_operating_point_moves_the_decisions(finished, tmp_path):
+    folder, _, images = finished
+    called = []
+    for point in ("sensitivity=.99", "specificity=.99"):
+        out = tmp_path / f"{point}.csv"
+        args = (f"--operating_point={point}", f"--out={out}")
+        command(predict, f"--workdir={folder}", images, *args)
+        called.append(sum(row["decision"] == "cardiomegaly" for row in rows(out)))
+    assert called[0] > called[1]
+
+
+def test_what_is_no_radiograph_is_out_of_distribution(finished):
+    folder, task, _ = finished
+    images = task.records.image[task.test]
+    noise = images.reshape(len(images), -1).copy()
+    for row in noise:
+        np.random.default_rng(0).shuffle(row)  # keeps the histogram
+    known, unknown = (
+        trained.answers(trained.open_run(folder), x).ood
+        for x in (images, noise.reshape(images.shape))
+    )
+    label = np.repeat([0, 1], [len(known), len(unknown)])
+    assert roc_auc_score(label, np.concatenate([known, unknown])) >= 0.95
+    assert (unknown > 1).all() and (known > 1).mean() < 0.5
+
+
+def test_calibration_sees_no_test_image(finished, tmp_path):
+    folder, task, _ = finished
+    run = trained.open_run(folder)
+    look = jax.jit(lambda state, images: trained.outputs(run.method, state, images))
+    told = trained.fit_calibration(look, run.state, task._replace(test=None))
+    calibration.save(tmp_path, *told)
+    for name in ("calibration.json", "calibration.npz"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def saved(folder, settings):
+    """A folder as an untrained run of this method would leave it."""
+    config = method_config(settings.pop("name"), **settings)
+    method = methods.build(config)
+    b, u = 8, 8 if config.name == "ssl_gan" else 0
+    state = jax.jit(method.init)(jax.random.key(0), batch(config.name))
+    checkpoint.save(folder / "checkpoints", 3, state, {})
+    write_json(folder / "config.json", {
+        "method": config.to_dict(), "data": {"name": "phantom", "size": 32, "equalize": "hist"},
+        "train": {"batch_size": b, "unlabeled_batch_size": u},
+    })  # fmt: skip
+    result = {"classes": ["a", "b"], "best_step": 3, "validation": None, "seed": 0}
+    write_json(folder / "result.json", result)
+    return method, state
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "three_n_gan"},
+        {"name": "multitask"},
+        {"name": "ssl_gan", "vbn": "both"},
+        {"name": "ssl_gan", "nets": "mlp", "vbn": "none"},
+        {"name": "supervised", "net": "cnn"},
+    ],
+    ids=lambda s: "-".join(map(str, s.values())),
+)
+def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
+    """Two outputs of one function: batched as in training, and image by image as exported."""
+    mlp = settings.get("nets") == "mlp"
+    method, state = saved(tmp_path, settings)
+    run = trained.open_run(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 1), np.uint8)
+    scaled = images.astype(np.float32) / 127.5 - 1
+    wanted = jax.nn.softmax(method.predict(state, scaled))
+    answer = trained.answers(run, images)
+    np.testing.assert_allclose(answer.probability, wanted, atol=1e-5)
+    assert np.isnan(answer.ood).all()
+    np.testing.assert_allclose(jax.jit(export.portable(run))(scaled)[0], wanted, atol=1e-5)
+    if mlp:
+        with pytest.raises(UserError, match="convolutions"):
+            explain.explainer(run)(images)
+    else:
+        heat = explain.explainer(run)(images)
+        assert heat.shape == (5, 8, 8) and heat.min() >= 0 and heat.max() > 0
+
+
+def test_without_classifier_or_generator_it_is_said(tmp_path):
+    saved(tmp_path / "dcgan", {"name": "dcgan"})
+    saved(tmp_path / "supervised", {"name": "supervised"})
+    with pytest.raises(UserError, match="dcgan has no classifier"):
+        trained.responder(trained.open_run(tmp_path / "dcgan"))
+    with pytest.raises(UserError, match="supervised has no generator"):
+        command(sample_lib, f"--workdir={tmp_path / 'supervised'}", f"--out={tmp_path}")
+
+
+def test_what_is_no_finished_run_is_refused_in_one_line(tmp_path):
+    def refused(match):
+        with pytest.raises(UserError, match=match) as error:
+            trained.open_run(tmp_path / "run")
+        assert "\n" not in str(error.value)
+
+    saved(tmp_path / "run" / "seed_0", {"name": "supervised"})
+    refused("not a run's folder.*did you mean .*seed_0")
+    (tmp_path / "run" / "seed_0").rename(tmp_path / "other")
+    (tmp_path / "run").rmdir()
+    (tmp_path / "other").rename(tmp_path / "run")
+    trained.open_run(tmp_path / "run")
+    weights = max((tmp_path / "run" / "checkpoints").rglob("*"), key=lambda p: p.stat().st_size)
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    refused("was changed")
+    result = tmp_path / "run" / "result.json"
+    result.write_text("{")
+    refused("result.json is damaged")
+    result.write_text("{}")
+    refused("lacks 'classes'")
+    result.unlink()
+    refused("not finished")
+
+
+class TopLeft(nn.Module):
+    """A "network" whose second class is the sum of its map's upper left quarter."""
+
+    @nn.compact
+    def __call__(self, x):
+        h = StridedConv(3, kernel_init=nn.initializers.uniform(1.0))(x)[:, :4, :4]
+        return jnp.stack([jnp.zeros(len(x)), h.sum((1, 2, 3))], 1)
+
+
+def test_evidence_lies_where_the_network_looks():
+    net, images = TopLeft(), jnp.ones((2, 16, 16, 1))
+    params = net.init(jax.random.key(0), images)
+    method = Method(None, None, net.apply, None)
+    heat = np.asarray(explain.heatmaps(method, params, images))
+    assert heat[:, :4, :4].min() > 0 and heat[:, 4:].max() == heat[:, :, 4:].max() == 0
+    picture = np.asarray(explain.overlay(np.zeros((16, 16, 1), np.uint8), heat[0]))
+    assert picture[40, 40, 0] > 100 and picture[200, 200].max() == 0
+
+
+def test_samples_say_that_they_are_synthetic(finished, tmp_path):
+    folder, _, _ = finished
+    args = [f"--workdir={folder}", "--n=3", "--interpolate", "--neighbours"]
+    command(sample_lib, *args, f"--out={tmp_path}")
+    files = sorted(tmp_path.glob("*.png"))
+    assert [f.name for f in files[-2:]] == ["grid.png", "interpolation.png"] and len(files) == 5
+    for file in files:
+        assert "shows no patient" in Image.open(file).text["Description"]
+    run = trained.open_run(folder)
+    wanted = np.asarray(run.method.sample(run.state, jax.random.key(0), 3))
+    pixels = np.asarray(Image.open(files[1]), float)
+    assert abs(pixels - (wanted[1, ..., 0] + 1) * 127.5).max() <= 1
+    way = np.asarray(Image.open(tmp_path / "interpolation.png"), float)
+    assert way.shape == (2 * 34 - 2, sample_lib.STEPS * 34 - 2)
+    assert abs(way[:32, -32:] - pixels).max() <= 1 and abs(way[34:, :32] - pixels).max() <= 1
+    distances = rows(tmp_path / "neighbours.csv")
+    assert len(distances) == 5 and all(float(row["distance"]) > 0 for row in distances)
+
+
+def test_the_way_between_two_z_keeps_their_length():
+    a, b = jax.random.normal(jax.random.key(0), (2, 100))
+    a, b = (10 * z / jnp.linalg.norm(z) for z in (a, b))
+    np.testing.assert_allclose(
+        jnp.linalg.norm(sample_lib.between(a, b, 5, False), axis=1), 10, 1e-4
+    )
+    for uniform in (False, True):
+        way = sample_lib.between(a, b, 5, uniform)
+        np.testing.assert_allclose(way[jnp.array([0, 4])], jnp.stack([a, b]), atol=1e-4)
+        np.testing.assert_allclose(sample_lib.between(a, a, 3, uniform)[1], a, atol=1e-3)
+
+
+def test_the_card_tells_what_the_result_says(finished):
+    folder, task, _ = finished
+    card.write_card(folder)
+    text, told = (folder / "MODEL_CARD.md").read_text(), (folder / "model_card.json").read_text()
+    result = json.loads((folder / "result.json").read_text())
+    assert f"{result['test']['auroc']['value']:.3f} [" in text
+    assert "Not for clinical use" in text and "synthetic" in told and "| youden |" in text
+    parts = card.splits(task)
+    assert parts["labelled"]["classes"] == {"normal": 6, "cardiomegaly": 6}
+    assert parts["test"]["images"] == result["test"]["n"]
+    card.render(card.describe({"data": {"name": "|x|", "size": 32, "equalize": "none"}},
+                              {**result, "splits": parts}, None))  # fmt: skip
+
+
+def test_groups_are_reported_each_for_itself():
+    rng = np.random.default_rng(0)
+    p, label, patient = rng.random(60), rng.integers(0, 2, 60), np.arange(60)
+    probs, site = np.stack([1 - p, p], 1), np.repeat(["A", "B"], 30)
+    reports = card.by_group(probs, label, patient, site, 0.5)
+    alone = evaluate.report(probs[:30], label[:30], patient[:30], 0.5)
+    assert reports["A"] == alone and set(reports) == {"A", "B"}
+    assert card.by_group(probs, label, patient, np.repeat("A", 60), 0.5) == {}
+
+
+@pytest.mark.parametrize("form", ["stablehlo", "savedmodel", "onnx"])
+def test_foreign_runtimes_agree_with_predict(form, finished, tmp_path):
+    folder, task, _ = finished
+    if form == "onnx":
+        pytest.importorskip("jax2onnx")
+        runtime = pytest.importorskip("onnxruntime")
+    command(export, f"--workdir={folder}", f"--format={form}", f"--out={tmp_path}")
+    about = json.loads((tmp_path / "preprocessing.json").read_text())
+    assert about["outputs"]["probability"]["classes"] == ["normal", "cardiomegaly"]
+    if form == "stablehlo":
+        model = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+        assert set(model.platforms) == set(export.PLATFORMS)
+        call = model.call
+    elif form == "savedmodel":
+        import tensorflow as tf
+
+        served = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"]
+        call = lambda x: [served(tf.constant(x))[k].numpy() for k in about["outputs"]]  # noqa: E731
+    else:
+        session = runtime.InferenceSession(tmp_path / "model.onnx")
+        call = lambda x: session.run(list(about["outputs"]), {"image": x})  # noqa: E731
+    run = trained.open_run(folder)
+    for n in (1, 5):
+        images = task.records.image[task.test[:n]]
+        probability, ood = call(images.astype(np.float32) / np.float32(127.5) - np.float32(1))
+        wanted = trained.answers(run, images)
+        np.testing.assert_allclose(probability, wanted.probability, atol=1e-5)
+        np.testing.assert_allclose(ood, wanted.ood, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["x.png"], "--workdir"),
+        (["--workdir=nowhere", "x.png"], "nowhere is not a run's folder"),
+        (["--workdir=nowhere", "x.png", "--treshold=1"], "--treshold=1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["predict", *args])
+    with pytest.raises(SystemExit) as end:
+        command_line.command(predict.main, predict.PARSER)
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize("module", [predict, export, sample_lib])
+def test_help_shows_examples_and_exit_codes(module):
+    text = module.PARSER.format_help()
+    assert "--workdir=RUN" in text and "Exit codes: 0 done" in text
