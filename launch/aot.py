@@ -226,8 +226,8 @@ def report(step: Step, kernels: Sequence[int], chip: Chip, shape: Sequence[int])
     gradients = collections.Counter(sizes) & collections.Counter(kernels)
     others = list((collections.Counter(sizes) - gradients).elements())
     yield (
-        f"of all-reduce: the gradients of {gradients.total()} of {len(kernels)} kernels ({sum(kernels):,} "
-        f"elements), and {len(others)} other arrays (biases, statistics, metrics; "
+        f"of all-reduce: the gradients of {gradients.total()} of {len(kernels)} kernels "
+        f"({sum(kernels):,} elements), {len(others)} other arrays (biases, statistics, metrics; "
         f"{sum(others):,} elements, the largest {max(others, default=0):,})"
     )
     if has_libtpu():
