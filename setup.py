@@ -1,4 +1,4 @@
-"""Installs ssl_gan_jax: `pip install -e .`; extras: test, dicom, gpu, tpu, bench."""
+"""Installs ssl_gan_jax: `pip install -e .`; extras: test, export, dicom, gpu, tpu, bench."""
 
 from setuptools import find_packages, setup
 
@@ -41,6 +41,7 @@ setup(
             "ruff",
             "scikit-learn",
         ],
+        "export": ["jax2onnx>=0.17", "onnxruntime"],
         "dicom": ["pydicom>=3", "pylibjpeg[all]"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

@@ -103,7 +103,8 @@ class Step(NamedTuple):
         """Predicted time of arithmetic, memory traffic and communication."""
         hops = sum(shape) if self.chips > 1 else 0  # there and back, half of each ring
         sent = sum(2 * c.bytes / chip.link + hops * HOP_S for c in self.collectives)
-        return self.flops / chip.flops, self.bytes / chip.hbm, sent
+        share = math.prod(shape) / self.chips  # v4's chips are two devices each
+        return self.flops / chip.flops / share, self.bytes / chip.hbm / share, sent
 
 
 def lowerable(config: Any, batch: int, classes: int) -> tuple[Callable, Any, Any]:  # noqa: ANN401

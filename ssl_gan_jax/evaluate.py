@@ -193,7 +193,7 @@ def write_predictions(
         rows = zip(names, label, probs.tolist(), decide(probs, threshold), strict=True)
         for name, truth, row, decision in rows:
             known = classes[truth] if truth >= 0 else ""
-            table.writerow([_text(name), _text(known), *row, _text(classes[decision])])
+            table.writerow([csv_cell(name), csv_cell(known), *row, csv_cell(classes[decision])])
 
 
 def _weighted(
@@ -264,7 +264,8 @@ def _number(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else float(value)
 
 
-def _text(cell: str) -> str:
+def csv_cell(cell: str) -> str:
+    """The text as a spreadsheet will show it, and not take it for a formula."""
     cell = str(cell)
     if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         cell = f"'{cell}"

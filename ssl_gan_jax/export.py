@@ -12,8 +12,7 @@ onnxruntime and others. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
         logits, ood = trained.respond(run, images)
         return jax.nn.softmax(logits), ood
 
-    with _plain_convolutions():
+    with convolution.form("xla"):
         traced = jax.make_jaxpr(one)(jnp.zeros((1, size, size, 1)))
     evaluate = jax.extend.core.jaxpr_as_fun(traced)
     return jax.vmap(lambda image: tuple(out[0] for out in evaluate(image[None])))
@@ -152,16 +151,6 @@ def onnx(run: Trained, out: Path) -> Path:
 
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
-
-
-@contextlib.contextmanager
-def _plain_convolutions() -> Iterator[None]:
-    product = convolution._product
-    convolution._product = lambda which, impl, a, b: product(which, "xla", a, b)
-    try:
-        yield
-    finally:
-        convolution._product = product
 
 
 PARSER = command_line.parser("export", __doc__)

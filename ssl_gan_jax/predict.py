@@ -33,7 +33,6 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.trained import Answer, Trained
 from ssl_gan_jax.writer import atomic_write
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 CHUNK = 256  # images in memory at a time
 
 
@@ -52,7 +51,9 @@ def find(arguments: Sequence[str]) -> list[str]:
                 raise UserError(f"{text[1:]}: this list cannot be read ({error})") from None
             found += [line.strip() for line in lines if line.strip()]
         elif Path(text).is_dir():
-            below = (p for p in sorted(Path(text).rglob("*")) if p.suffix.lower() in SUFFIXES)
+            below = (
+                p for p in sorted(Path(text).rglob("*")) if p.suffix.lower() in images.SUFFIXES
+            )
             found += [str(p) for p in below if p.is_file() and not p.name.startswith(".")]
         else:
             found.append(text)
@@ -112,7 +113,7 @@ def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
         out.writeheader()
         for row in table:
             out.writerow(
-                {k: evaluate._text(v) if isinstance(v, str) else v for k, v in row.items()}
+                {k: evaluate.csv_cell(v) if isinstance(v, str) else v for k, v in row.items()}
             )
 
 

@@ -15,6 +15,7 @@ from ssl_gan_jax.errors import UserError
 MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
 EQUALIZE = ("hist", "clahe", "none")
 ASPECT = ("squash", "pad")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 
 _FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some through other programs
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits

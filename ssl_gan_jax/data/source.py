@@ -26,7 +26,6 @@ quiet.tensorflow()  # before TFDS imports it with all its noise
 
 UNLABELLED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None}
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 PARTS = "parts"  # beside the prepared folder, while it is not complete
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 _THREADS = 8  # at most: each holds an image at full resolution
@@ -66,7 +65,7 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -75,7 +74,7 @@ def files_in(data_dir: Path) -> Iterator[str]:
     for folder, subfolders, names in os.walk(data_dir):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith("."):
                 yield Path(folder, name).relative_to(data_dir).as_posix()
 
 

@@ -17,9 +17,11 @@ the program is compiled for, not by the one that happens to trace it. Both forms
 layout and agree to rounding.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +56,21 @@ _FORMS: dict[str, tuple[Callable[[Array, Array], Array], ...]] = {
 }
 
 
+_FORM = contextvars.ContextVar("form", default="auto")
+
+
+@contextlib.contextmanager
+def form(impl: str) -> Iterator[None]:
+    """What `impl="auto"` means inside of the block: "xla" for programs that are to run anywhere."""
+    token = _FORM.set(impl)
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
+
+
 def _product(which: int, impl: str, a: Array, b: Array) -> Array:
+    impl = _FORM.get() if impl == "auto" else impl
     if impl == "auto":
         return lax.platform_dependent(a, b, cpu=_FORMS["cpu"][which], default=_FORMS["xla"][which])
     return _FORMS[impl][which](a, b)

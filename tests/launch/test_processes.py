@@ -39,7 +39,12 @@ def train(processes, workdir, **environment):
 
 
 def ended(process, code=0):
-    out, _ = process.communicate(timeout=800)
+    with process:
+        try:
+            out, _ = process.communicate(timeout=800)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
     assert process.returncode == code, out
     return out
 
