@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_gan_jax.quality import memorisation, nearest
+from ssl_gan_jax.quality import frechet, memorisation, nearest
 
 
 def images(n, seed, size=8):
@@ -28,3 +28,12 @@ def test_a_generator_that_copies_training_images_trips_it_and_a_sound_one_does_n
 
 def test_without_validation_images_nothing_is_said():
     assert memorisation(np.zeros((4, 8, 8, 1)), images(9, 0), images(0, 1)) is None
+
+
+def test_frechet_of_gaussians_is_the_closed_form():
+    """0 of equal ones, |shift|^2 of moved ones, and (s - 1)^2 a direction of those scaled by s."""
+    a = np.random.default_rng(0).normal(size=(500, 4))
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, a + np.array([3, 0, 4, 0])) == pytest.approx(25, rel=1e-6)
+    spread = np.trace(np.cov(a, rowvar=False))
+    assert frechet(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * spread, rel=1e-6)
