@@ -391,7 +391,7 @@ def test_command_writes_report_and_rows(made_report, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name a folder"),
+        ([], "RUNS"),
         (["nowhere"], "nowhere: there is no such"),
         (["configs", "--ouut=x"], "ouut"),
         (["configs"], "no run folders"),

@@ -15,7 +15,7 @@ import pytest
 from conftest import LAUNCH
 
 HERE, ROOT = Path(__file__).parent, LAUNCH.parent
-METHOD, STEPS = "three_n_gan", 6
+METHOD, STEPS = "three_n_gan", 40  # enough for a signal to come in time
 pytestmark = pytest.mark.timeout(900)
 
 
