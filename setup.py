@@ -38,6 +38,7 @@ setup(
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
+            "pyyaml",
             "ruff",
             "scikit-learn",
         ],
