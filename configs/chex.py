@@ -5,8 +5,8 @@
 `method` is any of ssl_gan_jax/methods (`supervised` is H's vanilla classifier), `images` the
 total, even over the classes, `size` 64 as in H, or 32. As H has it: batches of 10, 100 epochs,
 no image beyond the labelled ones. `pool=all` gives `ssl_gan` the rest of train without labels.
-What it gave at 200 images and seed 0 is in results/chex.jsonl. DIR holds `chest_xray/` as
-published (doi 10.17632/rscbjbr9sj).
+Gave (32x32, width 32, 2,000 steps, seeds 0 to 2; results/chex.jsonl): test AUROC .91 to .94 for all
+methods, no difference between them. DIR holds `chest_xray/` as published (doi 10.17632/rscbjbr9sj).
 """
 
 import ml_collections

@@ -10,6 +10,9 @@ draws: the target is small, so pool over seeds. All labels of the source are use
 is the source's. Default: Shenzhen -> Montgomery (tuberculosis, not M's cardiomegaly);
 `source=montgomery,target=shenzhen` for the other direction. M's own pair, normal against enlarged
 hearts, is `data=sites,source=plco,target=openi`, with DIR holding the folders plco/ and openi/.
+
+Gave from Shenzhen to Montgomery over seeds 0 to 4 (results/domain.jsonl): accuracy .65 to .66 in
+all three rows, no gain.
 """
 
 import ml_collections

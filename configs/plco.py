@@ -9,6 +9,9 @@ PLCO's images and tables (`python -m ssl_gan_jax.main` says which, if they are n
 `ssl_gan` without its generator (with --config.method.norm=batch, as it is more usual, batch
 normalised); --config.method.net=cnn --config.method.norm=batch makes it a conventional CNN with
 pooling, of the same depth and number of parameters.
+
+Gave on Kermany, seeds 0 to 4 (results/plco.jsonl): test AUROC .901 against .846 at 10 labels per
+class, .942 against .931 at 1000; 75 to 120 s a run of `ssl_gan` on one CPU core.
 """
 
 import ml_collections
@@ -59,6 +62,7 @@ def tuning(add) -> None:  # noqa: ANN001
 def consistency(add) -> None:  # noqa: ANN001
     """Not in M: its loss with a consistency term, whose weight validation chose of 1 and 10."""
     for weight in (1.0, 10.0):
-        add(method="ssl_gan", labels=10, seed=100, **{"method.consistency": weight})
+        fixed = {"labels": 10, "seed": 100, "train.test_at_end": False}
+        add(method="ssl_gan", **fixed, **{"method.consistency": weight})
     for seed in range(5):
         add(method="ssl_gan", labels=10, seed=seed, **{"method.consistency": 1.0})
