@@ -26,6 +26,7 @@ from ssl_gan_jax.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import assign
+from ssl_gan_jax.data.task import load
 from ssl_gan_jax.errors import check_choice
 from ssl_gan_jax.writer import atomic_write, grid, write_json
 
@@ -42,19 +43,10 @@ def main(argv: Sequence[str]) -> int:
     """Writes the audit and returns the exit code."""
     command_line.check_flags(argv)
     data, out = CONFIG.value.data, Path(WORKDIR.value)
-    source = data.name, data.dir or None
-    found = records.load(
-        *source,
-        data.size,
-        equalize=data.equalize,
-        aspect=data.aspect,
-        cache_dir=data.cache_dir or None,
-        max_unreadable=1.0,
-        **dict(data.options),
-    )
+    found = load({**data, "max_unreadable": 1.0})
     split = splits_of(found, data)
     report, near = audit(found, split)
-    listing = records.list_source(*source, **dict(data.options))
+    listing = records.list_source(data.name, data.dir or None, **dict(data.options))
     if len(listing.files) == len(listing.rows):  # else the images are no files
         report |= headers(listing.files)
     write_json(out / "audit.json", report)

@@ -22,6 +22,7 @@ RESUMABLE = (
     "train.sample_every",
     "train.steps_per_call",
 )
+TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  # noqa: ANN401

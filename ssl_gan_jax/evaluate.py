@@ -41,24 +41,34 @@ def predict_all(
 ) -> np.ndarray:
     """Class probabilities `[N,K]` float64 of `images` `[N,H,W,1]` uint8.
 
-    `predict_fn` takes `[batch_size,H,W,1]` float32 in [-1,1] and gives logits `[batch_size,K]`. The
-    last batch is padded to that size, so that a jitted function compiles once, and the padding's
-    answers are dropped. Raises UserError where the logits are not finite.
+    `predict_fn` takes `[batch_size,H,W,1]` float32 in [-1,1] and gives logits `[batch_size,K]`; see
+    `batched`. Raises UserError where the logits are not finite.
     """
-    logits = []
-    for start in range(0, max(len(images), 1), batch_size):  # no images: one batch, for its K
-        part = np.asarray(images[start : start + batch_size])
-        padded = np.zeros((batch_size, *part.shape[1:]), np.uint8)
-        padded[: len(part)] = part
-        scaled = padded.astype(np.float32) / np.float32(127.5) - np.float32(1)
-        logits.append(np.asarray(predict_fn(scaled), np.float64)[: len(part)])
-    joined = np.concatenate(logits)
+    (joined,) = batched(lambda x: (predict_fn(x),), images, batch_size)
     if bad := np.count_nonzero(~np.isfinite(joined).all(axis=1)):
         raise UserError(
             f"predictions of {bad} of {len(joined)} images are not finite: the weights have "
             "diverged; go back to an earlier checkpoint or lower the learning rate"
         )
     return softmax(joined, axis=1)
+
+
+def batched(
+    function: Callable[[np.ndarray], Sequence[Any]], images: np.ndarray, batch_size: int
+) -> list[np.ndarray]:
+    """Each output of `function`, float64 [N,...], over uint8 `images` [N,H,W,1].
+
+    `function` takes `[batch_size,H,W,1]` float32 in [-1,1]. The last batch is padded to that size,
+    so that a jitted function compiles once, and the padding's answers are dropped.
+    """
+    parts = []
+    for start in range(0, max(len(images), 1), batch_size):  # no images: one batch, for its shapes
+        part = np.asarray(images[start : start + batch_size])
+        padded = np.zeros((batch_size, *part.shape[1:]), np.uint8)
+        padded[: len(part)] = part
+        scaled = padded.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        parts.append([np.asarray(x, np.float64)[: len(part)] for x in function(scaled)])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def metrics(probs: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from flax import linen as nn
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluate import batched
 from ssl_gan_jax.nets.convolution import StridedConv
 from ssl_gan_jax.nets.norm import WeightNorm
-from ssl_gan_jax.trained import Trained, batched, classifier
+from ssl_gan_jax.trained import BATCH, Trained, classifier
 from ssl_gan_jax.types import Array, Method, TrainState
 
 SIDE = 8  # of the map; the last stage's 4x4 is too coarse for a heart
@@ -66,7 +67,7 @@ def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:
     """`heatmaps`, compiled once: uint8 images [N,S,S,1] -> [N,8,8]."""
     classifier(run)
     compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images),))
-    return lambda images: batched(compiled, images)[0]
+    return lambda images: batched(compiled, images, BATCH)[0]
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, side: int = 256) -> Image.Image:

@@ -26,7 +26,7 @@ flags.adopt_module_key_flags(command_line)
 def main(argv: Sequence[str]) -> int:
     """Runs what the flags say; the exit code."""
     command_line.check_flags(argv)
-    from ssl_gan_jax import report, train  # here, so that --help and errors in flags are quick
+    from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
     command_line.prepare_jax(CONFIG.value.replicas, command_line.DISTRIBUTED.value)
     try:
@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
             )
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
     if distributed.is_first():
+        from ssl_gan_jax import report  # here: its figures' library takes its time to load
+
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
     files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])

@@ -18,7 +18,7 @@ import numpy as np
 
 from ssl_gan_jax import command_line
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.trained import Trained, open_run, outputs, task_of
+from ssl_gan_jax.trained import Trained, generator, open_run, outputs, task_of
 from ssl_gan_jax.writer import write_json
 
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
@@ -88,8 +88,7 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
       UserError: no finished run, no generator, no validation images, or another size of images.
     """
     run = open_run(workdir)
-    if run.method.sample is None:
-        raise UserError(f"{workdir}: {run.config['method']['name']} has no generator")
+    generator(run)
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
     data, train, task = run.config["data"], run.config["train"], task_of(run)
@@ -109,9 +108,10 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
     def real(rows: np.ndarray) -> np.ndarray:
         return features(images[rows].astype(np.float32) / 127.5 - 1)
 
+    unseen = real(val)
     return {
-        "feature_distance": frechet(features(np.asarray(fake)), real(val)),
-        "feature_distance_of_training": frechet(real(seen), real(val)),
+        "feature_distance": frechet(features(np.asarray(fake)), unseen),
+        "feature_distance_of_training": frechet(real(seen), unseen),
     }
 
 

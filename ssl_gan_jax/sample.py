@@ -113,8 +113,7 @@ def main(args: argparse.Namespace) -> None:
     if args.n < 1 + args.interpolate:
         raise UserError(f"--n={args.n}: give {1 + args.interpolate} or more")
     run, out = trained.open_run(args.workdir), Path(args.out)
-    if not run.method.sample:
-        raise UserError(f"{args.workdir}: {run.config['method']['name']} has no generator")
+    trained.generator(run)
     draw = jax.jit(lambda key: generate(run.method, run.state, key, args.n))
     images, z = draw(jax.random.key(args.seed))
     images = np.asarray(images)

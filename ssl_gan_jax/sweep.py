@@ -29,8 +29,9 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import flat
+from ssl_gan_jax.config import TOGETHER, flat
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
+from ssl_gan_jax.writer import clock
 
 flags.adopt_module_key_flags(command_line)
 _SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
@@ -38,9 +39,6 @@ _ONLY = flags.DEFINE_string("only", "", "key=value|value,...: the cells with the
 _SHARD = flags.DEFINE_string("shard", "0/1", "i/n: the i-th of n parts, for n machines.")
 _TOGETHER = flags.DEFINE_integer("together", 1, "Cells that train as one program, where they can.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do.")
-
-# Cells whose configs differ in nothing else can train as one program.
-_OF_A_CELL = ("train.seed", "data.labels_per_class", "data.images")
 
 
 class Cell(NamedTuple):
@@ -77,8 +75,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
     found: dict[str, Cell] = {}
 
     def add(**values: Any) -> None:  # noqa: ANN401
-        args = [arg, *(f"{k}={v}" for k, v in values.items() if "." not in k)]
-        config = module["get_config"](",".join(filter(None, args)))
+        config = module["get_config"](_argument(arg, values))
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
             check_choice("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
@@ -113,7 +110,7 @@ def groups(some: Sequence[Cell], together: int) -> list[list[Cell]]:
     """
     kinds = collections.defaultdict(list)
     for cell in some:
-        kind = {key: value for key, value in flat(cell.config).items() if key not in _OF_A_CELL}
+        kind = {key: value for key, value in flat(cell.config).items() if key not in TOGETHER}
         kinds[repr(sorted(kind.items()))].append(cell)
     return [
         kind[i : i + together] for kind in kinds.values() for i in range(0, len(kind), together)
@@ -151,7 +148,7 @@ def run_all(
         spent = time.monotonic() - start
         logging.info(
             "%d of %d cells, %s gone, about %s left",
-            done, total, _clock(spent), _clock(spent / done * (total - done)),
+            done, total, clock(spent), clock(spent / done * (total - done)),
         )  # fmt: skip
 
 
@@ -171,8 +168,9 @@ def provenance() -> dict[str, str]:
     return {"commit": commit, "machine": f"{cores} core{'s' * (cores != 1)} of {model}"}
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+def _argument(arg: str, values: Mapping[str, Any]) -> str:
+    """What `get_config` is given: `arg`, and those of a cell's values that are its arguments."""
+    return ",".join(filter(None, [arg, *(f"{k}={v}" for k, v in values.items() if "." not in k)]))
 
 
 def _shard(text: str) -> slice:
@@ -216,9 +214,8 @@ def main(argv: Sequence[str]) -> int:
     common = [f"--config.{key}={value}" for key, value in overrides.items() if key != "data.dir"]
 
     def about(cell: Cell) -> dict[str, Any]:
-        args = [arg, *(f"{k}={v}" for k, v in cell.values.items() if "." not in k)]
         keys = [f"--config.{k}={v}" for k, v in cell.values.items() if "." in k]
-        config = f"{file}:{','.join(filter(None, args))}"
+        config = f"{file}:{_argument(arg, cell.values)}"
         command = ["python -m ssl_gan_jax.main", f"--config={config}", *keys, *common]
         if cell.config.data.dir:
             command.append("--config.data.dir=DIR")  # where the images lie is the user's affair

@@ -28,7 +28,7 @@ from ssl_gan_jax import (
     quality,
     trained,
 )
-from ssl_gan_jax.config import differences
+from ssl_gan_jax.config import TOGETHER, differences
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import Stopped, UserError
@@ -37,7 +37,6 @@ from ssl_gan_jax.writer import Progress, Writer, grid, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
-TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
 
 
 def run(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ssl_gan_jax import calibration, checkpoint, methods
+from ssl_gan_jax import calibration, checkpoint, evaluate, methods
 from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
@@ -130,7 +130,7 @@ def responder(run: Trained) -> Callable[[np.ndarray], Answer]:
     compiled = jax.jit(lambda images: respond(run, images))
 
     def answer(images: np.ndarray) -> Answer:
-        logits, ood = batched(compiled, images)
+        logits, ood = evaluate.batched(compiled, images, BATCH)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
         return Answer(calibration.tempered(logits, 1.0), ood)
@@ -144,21 +144,15 @@ def classifier(run: Trained) -> None:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no classifier")
 
 
+def generator(run: Trained) -> None:
+    """Raises UserError where there is none."""
+    if not run.method.sample:
+        raise UserError(f"{run.workdir}: {run.config['method']['name']} has no generator")
+
+
 def answers(run: Trained, images: np.ndarray) -> Answer:
     """What the run says of `images` uint8 [N,S,S,1]. UserError as `responder`."""
     return responder(run)(images)
-
-
-def batched(compiled: Callable[[Array], tuple], images: np.ndarray) -> list[np.ndarray]:
-    """Each output of `compiled`, float64 [N,...], over uint8 images [N,S,S,1], BATCH at a time."""
-    parts = []
-    for start in range(0, max(len(images), 1), BATCH):
-        part = images[start : start + BATCH]
-        padded = np.zeros((BATCH, *images.shape[1:]), np.uint8)
-        padded[: len(part)] = part
-        out = compiled(padded.astype(np.float32) / np.float32(127.5) - np.float32(1))
-        parts.append([np.asarray(x, np.float64)[: len(part)] for x in out])
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def fit_calibration(
@@ -176,8 +170,8 @@ def fit_calibration(
     image, rows = task.records.image, task.unlabelled
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
-    logits, features = batched(compiled, image[task.val])
-    _, known = batched(compiled, image[rows])
+    logits, features = evaluate.batched(compiled, image[task.val], BATCH)
+    _, known = evaluate.batched(compiled, image[rows], BATCH)
     held = np.arange(len(rows)) % 5 == 4
     familiar = None
     if len(rows) >= 5:

@@ -62,6 +62,11 @@ def write_json(path: str | Path, obj: Any) -> None:  # noqa: ANN401
         file.write(text + "\n")
 
 
+def clock(seconds: float) -> str:
+    """As in "1:02:03"."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """Tiles `images` `[n,H,W,1]` in [-1,1] into one uint8 `[h,w]`, `columns` to a row."""
     pixels = np.clip(np.rint((np.asarray(images, np.float32)[..., 0] + 1) * 127.5), 0, 255)
@@ -190,10 +195,10 @@ class Progress:
             print(self._line(step, rate), file=self._stream, flush=True)
 
     def _line(self, step: int, rate: float) -> str:
-        left = int((self._total - step) / rate) if rate > 0 else 0
-        clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        left = (self._total - step) / rate if rate > 0 else 0
         speed = f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
-        return f"step {step}/{self._total}  {speed} steps/s  left {clock}  {self._shown}".rstrip()
+        line = f"step {step}/{self._total}  {speed} steps/s  left {clock(left)}  {self._shown}"
+        return line.rstrip()
 
     def __enter__(self) -> "Progress":
         """Starts the bar where there is one."""

@@ -53,12 +53,7 @@ def split(
 
 
 def assign(
-    patient: np.ndarray,
-    official: np.ndarray,
-    *,
-    salt: str = "",
-    val: float = 0.1,
-    test: float = 0.1,
+    patient: np.ndarray, official: np.ndarray, *, salt: str, val: float, test: float
 ) -> Split:
     """Divide as `split`, and leave it to the caller to look for patients in two parts."""
     patient, official = np.asarray(patient), np.asarray(official)

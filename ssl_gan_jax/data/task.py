@@ -21,6 +21,20 @@ class Task(NamedTuple):
     test: np.ndarray
 
 
+def load(data: Mapping[str, Any]) -> Records:
+    """`records.load` as the config's `data` says; prepares the images the first time."""
+    return records_lib.load(
+        data["name"],
+        data["dir"] or None,
+        data["size"],
+        equalize=data["equalize"],
+        aspect=data["aspect"],
+        cache_dir=data["cache_dir"] or None,
+        max_unreadable=data["max_unreadable"],
+        **dict(data["options"]),
+    )
+
+
 def open_task(data: Mapping[str, Any], seed: int) -> Task:
     """Loads `data.name` (prepares it the first time) and divides it as the config's `data` says.
 
@@ -32,16 +46,7 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
       UserError: everything that can be wrong with the data or with the budget.
     """
     check_choice("data.pool", data["pool"], ("all", "labelled"))
-    records = records_lib.load(
-        data["name"],
-        data["dir"] or None,
-        data["size"],
-        equalize=data["equalize"],
-        aspect=data["aspect"],
-        cache_dir=data["cache_dir"] or None,
-        max_unreadable=data["max_unreadable"],
-        **dict(data["options"]),
-    )
+    records = load(data)
     salt, transfer = str(data["split_seed"]), bool(data["source_site"])
     if transfer:
         source = _of_site(records, data["source_site"], "source_site")
