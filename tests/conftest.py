@@ -9,7 +9,10 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Programs compiled once serve every test, the processes that tests start, and the next session.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles 3 times faster
+# Both compile several times faster.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 

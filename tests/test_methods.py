@@ -153,7 +153,7 @@ def test_predict_and_sample_use_the_averaged_weights(name):
     if method.sample:
         sample = jax.jit(method.sample, static_argnums=2)
         images = sample(state, jax.random.key(1), 5)
-        assert images.shape == (5, 32, 32, 1) and jnp.abs(images).max() <= 1
+        assert images.shape == (5, 16, 16, 1) and jnp.abs(images).max() <= 1
         assert same(images, sample(state, jax.random.key(1), 5))
         assert not same(images, sample(no_ema, jax.random.key(1), 5))
 
@@ -174,7 +174,7 @@ def test_equal_seeds_give_equal_steps_and_others_do_not(name):
 def test_paper_presets_build(name):
     config = ssl_gan_jax.defaults(name, preset="paper")
     assert config.shift == 0 and config.ema == 0
-    config.update(size=32, width=4)
+    config.update(size=16, width=4)
     method = ssl_gan_jax.build(config)
     state = jax.eval_shape(method.init, jax.random.key(0), batch(name))
     jax.eval_shape(method.train_step, state, batch(name))
@@ -208,12 +208,12 @@ def test_a_typo_names_the_nearest(change, message):
 
 # One step of each method from a fixed state, to be changed only with the method itself.
 GOLDEN = {
-    "dcgan": {"J_D": 0.6931, "J_G": 0.3034},
-    "ec_gan": {"L_C": 0.5521, "L_d": 1.3815, "L_g": 0.6796, "L_s": 0.5232, "L_u": 0.2894},
-    "multitask": {"L_D": 2.056, "L_d": 1.3249, "L_g": 0.7635, "L_s": 0.7311},
-    "ssl_gan": {"L_labeled": 1.0493, "L_unlabeled": 0.9932, "L_generated": 1.42, "L_G": 0.4425},
-    "supervised": {"L_s": 0.7745},
-    "three_n_gan": {"L_c": 0.5235, "L_s": 0.5232, "L_kl": 0.001, "L_d": 1.3815, "L_g": 0.6796},
+    "dcgan": {"J_D": 0.7089, "J_G": 0.343},
+    "ec_gan": {"L_C": 0.7707, "L_d": 1.3812, "L_g": 0.6895, "L_s": 0.7026, "L_u": 0.681},
+    "multitask": {"L_D": 2.1009, "L_d": 1.4121, "L_g": 0.6913, "L_s": 0.6888},
+    "ssl_gan": {"L_labeled": 1.3023, "L_unlabeled": 0.3183, "L_generated": 1.0744, "L_G": 0.5135},
+    "supervised": {"L_s": 0.7288},
+    "three_n_gan": {"L_c": 0.7094, "L_s": 0.7026, "L_u": 0.681, "L_d": 1.3812, "L_g": 0.6963},
 }
 
 
@@ -223,7 +223,8 @@ def test_golden_metrics(name):
 
     If you did not, you changed what the method computes: find out why before you go on.
     """
-    metrics = {k: float(v) for k, v in step(name)[2].items()}
+    changes = {"tau": 0.0} if name in ("ec_gan", "three_n_gan") else {}  # or no pseudo-label counts
+    metrics = {k: float(v) for k, v in step(name, **changes)[2].items()}
     print({k: round(v, 5) for k, v in metrics.items()})
     for term, value in GOLDEN[name].items():
         np.testing.assert_allclose(metrics[term], value, rtol=2e-3, atol=1e-4, err_msg=term)

@@ -1,9 +1,12 @@
 """Whole runs, small: what is in the folder, what a resumption keeps, what is refused."""
 
+import dataclasses
+import functools
 import itertools
 import json
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,11 +17,12 @@ from tiny import METHODS
 from ssl_gan_jax import checkpoint, methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.errors import Stopped, UserError
+from ssl_gan_jax.types import Batch
 
 
 def small(method, data="phantom", steps=4, **changes):
     """A config that trains in a second or two, once compiled."""
-    config = base(method, data=data, size=32)
+    config = base(method, data=data, size=16)
     if method == "supervised":
         as_ssl_gan(config.method)
     config.method.width = 4
@@ -39,22 +43,35 @@ def scalars(workdir, prefix="train"):
     return [line for line in lines if any(name.startswith(prefix) for name in line)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """`small(method)` trained without interruption, once for all tests: its folder."""
+
+    @functools.cache
+    def run(method):
+        folder = tmp_path_factory.mktemp(method)
+        train.run(small(method), folder)
+        return folder
+
+    return run
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_on_the_phantom_and_leaves_a_complete_folder(method, tmp_path):
-    result = train.run(small(method), tmp_path)
-    assert result == json.loads((tmp_path / "result.json").read_text())
-    assert [line["step"] for line in scalars(tmp_path)] == [1, 2, 3, 4]
-    assert list(tmp_path.glob("events.*")) and json.loads((tmp_path / "config.json").read_text())
-    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 4
-    assert not list(tmp_path.rglob("*.tmp"))
+def test_every_method_trains_on_the_phantom_and_leaves_a_complete_folder(method, whole):
+    folder = whole(method)
+    result = json.loads((folder / "result.json").read_text())
+    assert [line["step"] for line in scalars(folder)] == [1, 2, 3, 4]
+    assert list(folder.glob("events.*")) and json.loads((folder / "config.json").read_text())
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 4
+    assert not list(folder.rglob("*.tmp"))
     if method != "supervised":
-        picture = Image.open(tmp_path / "samples" / "000004.png")
-        assert picture.size == (8 * 34 - 2, 8 * 34 - 2) and np.std(picture) > 0
+        picture = Image.open(folder / "samples" / "000004.png")
+        assert picture.size == (8 * 18 - 2, 8 * 18 - 2) and np.std(picture) > 0
     if method != "dcgan":
         scores = result["test"]
         assert 0 <= scores["auroc"]["low"] <= scores["auroc"]["value"] <= scores["auroc"]["high"]
         assert scores["threshold"] == result["validation"]["threshold"]
-        rows = (tmp_path / "predictions.csv").read_text().splitlines()
+        rows = (folder / "predictions.csv").read_text().splitlines()
         assert rows[0] == "path,label,p_normal,p_cardiomegaly,decision"
         assert len(rows) == 1 + scores["n"]
 
@@ -84,13 +101,12 @@ def dies_after_its_first_save(config, workdir):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_resumed_is_bit_for_bit_uninterrupted(method, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train.run(small(method), whole)
-    dies_after_its_first_save(small(method), broken)
-    assert checkpoint.steps(broken / "checkpoints") == [2] and not (broken / "result.json").exists()
-    train.run(small(method), broken)
-    assert_same_run(whole, broken)
+def test_resumed_is_bit_for_bit_uninterrupted(method, whole, tmp_path):
+    dies_after_its_first_save(small(method), tmp_path)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert not (tmp_path / "result.json").exists()
+    train.run(small(method), tmp_path)
+    assert_same_run(whole(method), tmp_path)
 
 
 def test_stopped_anywhere_it_saves_and_goes_on_bit_for_bit(tmp_path):
@@ -147,20 +163,17 @@ def test_calls_cover_every_step_once_and_stop_at_every_event(start, more, severa
     assert events <= {start + end for end in ends}
 
 
-def test_each_replica_is_its_own_single_run(tmp_path):
-    together = train.run(small("ssl_gan", replicas=2, **{"train.seed": 5}), tmp_path / "both")
-    for seed, result in zip((5, 6), together["runs"], strict=True):
-        folder = tmp_path / "both" / f"seed_{seed}"
-        alone = train.run(small("ssl_gan", **{"train.seed": seed}), tmp_path / f"{seed}")
+def test_each_replica_is_its_own_single_run(whole, tmp_path):
+    together = train.run(small("ssl_gan", replicas=2), tmp_path / "both")
+    train.run(small("ssl_gan", **{"train.seed": 1}), tmp_path / "1")
+    for seed, alone in enumerate((whole("ssl_gan"), tmp_path / "1")):
+        folder, result = tmp_path / "both" / f"seed_{seed}", together["runs"][seed]
         assert result["seed"] == seed and result["replicas"] == 2
-        assert (folder / "config.json").read_text() == (
-            tmp_path / f"{seed}" / "config.json"
-        ).read_text()
-        for a, b in zip(scalars(folder), scalars(tmp_path / f"{seed}"), strict=True):
+        assert (folder / "config.json").read_text() == (alone / "config.json").read_text()
+        for a, b in zip(scalars(folder), scalars(alone), strict=True):
             assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
-        assert result["test"]["auroc"]["value"] == pytest.approx(
-            alone["test"]["auroc"]["value"], abs=0.02
-        )
+        auroc = json.loads((alone / "result.json").read_text())["test"]["auroc"]["value"]
+        assert result["test"]["auroc"]["value"] == pytest.approx(auroc, abs=0.02)
 
 
 def test_replicas_that_were_stopped_go_on_in_their_folders(tmp_path):
@@ -209,37 +222,33 @@ def is_key(x):
 
 def json_like(workdir):
     """The structure of a run's state, from its config alone."""
-    import ml_collections
-
-    from ssl_gan_jax import methods
-    from ssl_gan_jax.types import Batch
-
     config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
     config.method.dropout = tuple(config.method.dropout)
     b, u = config.train.batch_size, config.train.unlabeled_batch_size
     batch = Batch(
-        image=jax.ShapeDtypeStruct((b, 32, 32, 1), np.float32),
+        image=jax.ShapeDtypeStruct((b, 16, 16, 1), np.float32),
         label=jax.ShapeDtypeStruct((b,), np.int32),
-        unlabeled=jax.ShapeDtypeStruct((u, 32, 32, 1), np.float32),
+        unlabeled=jax.ShapeDtypeStruct((u, 16, 16, 1), np.float32),
     )
     state = jax.eval_shape(methods.build(config.method).init, jax.random.key(0), batch)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), state)
 
 
-def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
-    first = train.run(small("supervised"), tmp_path)
+def test_a_finished_run_is_not_run_again(whole, monkeypatch):
+    folder = whole("supervised")
     monkeypatch.setattr(train, "open_task", None)
-    assert train.run(small("supervised"), tmp_path) == first
+    result = train.run(small("supervised"), folder)
+    assert result == json.loads((folder / "result.json").read_text())
 
 
-def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path):
-    train.run(small("supervised"), tmp_path)
-    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
+    folder = whole("supervised")
+    before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
     other = small("supervised", **{"method.lr": 0.25})
     with pytest.raises(UserError, match=r"method\.lr: 0.0005 there, 0.25 now.*--workdir"):
-        train.run(other, tmp_path)
-    assert before == sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+        train.run(other, folder)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
@@ -275,8 +284,7 @@ def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, monkeypatch):
-    train.run(small("ssl_gan"), tmp_path / "a")
+def test_test_labels_and_unlabelled_labels_change_nothing_in_training(whole, tmp_path, monkeypatch):
     open_task = train.open_task
 
     def other_labels(*args):
@@ -284,14 +292,12 @@ def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, 
         label = task.records.label.copy()
         hidden = np.setdiff1d(np.arange(len(label)), np.union1d(task.labelled, task.val))
         label[hidden] = 1 - label[hidden]
-        import dataclasses
-
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
     monkeypatch.setattr(train, "open_task", other_labels)
-    train.run(small("ssl_gan"), tmp_path / "b")
-    a, b = (tmp_path / name / "metrics.jsonl" for name in "ab")
-    assert a.read_text() == b.read_text()
-    a, b = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
+    train.run(small("ssl_gan"), tmp_path)
+    a, b = whole("ssl_gan"), tmp_path
+    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
+    a, b = (json.loads((folder / "result.json").read_text()) for folder in (a, b))
     assert a["test"]["threshold"] == b["test"]["threshold"]
     assert a["test"]["auroc"] != b["test"]["auroc"]

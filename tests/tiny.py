@@ -12,14 +12,14 @@ METHODS = ("dcgan", "ec_gan", "multitask", "ssl_gan", "supervised", "three_n_gan
 
 def method_config(name: str, **changes) -> ml_collections.ConfigDict:
     config = ssl_gan_jax.defaults(name)
-    config.update(size=32, width=4, shift=3)
+    config.update(size=16, width=4, shift=3)
     if name == "ssl_gan":
         config.reference_size = 4
     config.update(changes)
     return config
 
 
-def batch(name: str = "ssl_gan", b: int = 8, size: int = 32, seed: int = 0) -> Batch:
+def batch(name: str = "ssl_gan", b: int = 8, size: int = 16, seed: int = 0) -> Batch:
     key_x, key_u = jax.random.split(jax.random.key(seed))
     u = b if name == "ssl_gan" else 0
     return Batch(
