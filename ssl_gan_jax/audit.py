@@ -14,20 +14,21 @@ cropped or shifted.
 """
 
 import collections
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags, logging
+from PIL import Image
 
 from ssl_gan_jax import command_line
 from ssl_gan_jax.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.splits import assign
-from ssl_gan_jax.data.task import load
-from ssl_gan_jax.errors import check_choice
+from ssl_gan_jax.data.splits import patients_across
+from ssl_gan_jax.data.task import divide, load
 from ssl_gan_jax.writer import atomic_write, grid, write_json
 
 flags.adopt_module_key_flags(command_line)
@@ -44,88 +45,60 @@ def main(argv: Sequence[str]) -> int:
     command_line.check_flags(argv)
     data, out = CONFIG.value.data, Path(WORKDIR.value)
     found = load({**data, "max_unreadable": 1.0})
-    split = splits_of(found, data)
-    report, near = audit(found, split)
+    split = divide(found, data)
+    report, pairs = audit(found, split)
     listing = records.list_source(data.name, data.dir or None, **dict(data.options))
     if len(listing.files) == len(listing.rows):  # else the images are no files
         report |= headers(listing.files)
     write_json(out / "audit.json", report)
-    _write_png(out / "sheet.png", sheet(found, split))
-    if len(near):
-        _write_png(out / "duplicates.png", _tiled(found.image[near[:PAIRS].ravel()], COLUMNS))
+    chosen = sheet(found, split)
+    black = (chosen < 0)[:, None, None, None]
+    _write_png(out / "sheet.png", np.where(black, 0, found.image[chosen]))
+    if len(pairs):
+        _write_png(out / "duplicates.png", found.image[pairs[:PAIRS].ravel()])
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)
     return 1 if report["leaks"] else 0
 
 
-def splits_of(found: Records, data: Mapping[str, Any]) -> np.ndarray:
-    """[N] the split that a run of this config puts each image into; '' for none."""
-    split, salt = np.full(len(found.path), "", dtype="<U7"), str(data["split_seed"])
-
-    def put(rows: np.ndarray, val: float, test: float, names: tuple[str, str, str]) -> None:
-        parts = assign(found.patient[rows], found.split[rows], salt=salt, val=val, test=test)
-        for name, part in zip(names, parts, strict=True):
-            split[rows[part]] = name
-
-    if data["source_site"]:  # as data.task: labels of the source, test images of the target
-        for key, shares, names in (
-            ("source_site", (data["val"], 0.0), ("train", "val", "")),
-            ("target_site", (0.0, 0.2), ("adapt", "", "test")),
-        ):
-            check_choice(f"data.{key}", data[key], np.unique(found.site).tolist())
-            put(np.flatnonzero(found.site == data[key]), *shares, names)
-    else:
-        put(np.arange(len(split)), data["val"], data["test"], ("train", "val", "test"))
-    return split
-
-
 def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     """Returns the report, and the pairs of duplicates, those across splits first."""
-    constant = found.image.reshape(len(found.path), -1).std(axis=1) == 0
-    exact = exact_pairs(found.image, ~constant)
-    near = near_pairs(found.image, ~constant)
+    varied = np.ptp(found.image.reshape(len(found.path), -1), axis=1) > 0
+    exact = exact_pairs(found.image, varied)
+    near = near_pairs(found.image, varied)
     near = near[(found.image[near[:, 0]] != found.image[near[:, 1]]).any(axis=(1, 2, 3))]
-    patients = pairs_across(found.patient, split)
+    patients = patients_across(found.patient, split)
+    labels = found.label[exact]
+    contradict = exact[(labels.min(1, initial=len(found.classes)) >= 0) & (np.ptp(labels, 1) > 0)]
 
-    def across(pairs: Pairs) -> Pairs:
+    def parted(pairs: Pairs) -> tuple[Pairs, Pairs]:
         a, b = split[pairs].T
-        return pairs[(a != b) & (a != "") & (b != "")]
-
-    def within(pairs: Pairs) -> Pairs:
-        a, b = split[pairs].T
-        return pairs[(a == b) | (a == "") | (b == "")]
+        across = (a != b) & (a != "") & (b != "")
+        return pairs[across], pairs[~across]
 
     def listed(pairs: Pairs) -> list[list[str]]:
         return found.path[pairs[:LISTED]].tolist()
 
-    labels = found.label[exact]
-    contradict = exact[(labels.min(1, initial=len(found.classes)) >= 0) & (np.ptp(labels, 1) > 0)]
+    duplicates = {"exact_duplicates": parted(exact), "near_duplicates": parted(near)}
     report = {
         "images": len(found.path),
         "patients": len(np.unique(found.patient)),
-        "leaks": len(patients) + len(across(exact)),
-        "counts": _counts(found, split),
+        "leaks": len(patients) + len(duplicates["exact_duplicates"][0]),
+        "counts": [
+            {**group, "images": len(rows), "patients": len(np.unique(found.patient[rows]))}
+            for group, rows in _groups(found, split)
+        ],
         "images_per_patient": _tally(np.unique(found.patient, return_counts=True)[1]),
         "unreadable": [list(pair) for pair in found.quarantined[:LISTED]],
-        "constant": found.path[constant][:LISTED].tolist(),
+        "constant": found.path[~varied][:LISTED].tolist(),
         "patients_in_two_splits": listed(patients),
-        "exact_duplicates": {"across": listed(across(exact)), "within": listed(within(exact))},
-        "near_duplicates": {"across": listed(across(near)), "within": listed(within(near))},
         "duplicates_with_different_labels": listed(contradict),
     }
-    shown = [across(exact), across(near), within(near), within(exact)]
-    return report, np.concatenate(shown)
-
-
-def pairs_across(patient: np.ndarray, split: np.ndarray) -> Pairs:
-    """One pair of images for each patient in two splits, one image from each of the two."""
-    seen, pairs = {}, {}
-    for i in np.flatnonzero(split != ""):
-        first = seen.setdefault(patient[i], i)
-        if split[first] != split[i]:
-            pairs.setdefault(patient[i], (first, i))
-    return np.array(list(pairs.values()), np.int64).reshape(-1, 2)
+    for kind, (across, within) in duplicates.items():
+        report[kind] = {"across": listed(across), "within": listed(within)}
+    across, within = (np.concatenate(pairs) for pairs in zip(*duplicates.values(), strict=True))
+    return report, np.concatenate([across, within])
 
 
 def exact_pairs(image: np.ndarray, among: np.ndarray) -> Pairs:
@@ -140,7 +113,6 @@ def exact_pairs(image: np.ndarray, among: np.ndarray) -> Pairs:
 def near_pairs(image: np.ndarray, among: np.ndarray, block: int = 64) -> Pairs:
     """All pairs of `among` that look alike; `image` [N,H,W,1] uint8. Takes time as N squared."""
     import imagehash
-    from PIL import Image
 
     rows = np.flatnonzero(among)
     if not len(rows):
@@ -163,29 +135,23 @@ def headers(files: Sequence[Path]) -> dict[str, Any]:
     """Sizes, bit depths and DICOM's annotation flags, as the headers of the files have them."""
     sizes, bits, burned_in = (collections.Counter() for _ in range(3))
     for path in files:
-        try:
+        with contextlib.suppress(images.UnreadableImage):  # listed already
             head = images.read_header(path)
-        except images.UnreadableImage:
-            continue  # listed already
-        sizes[f"{head.width}x{head.height}"] += 1
-        bits[str(head.bits)] += 1
-        if head.burned_in is not None:
-            burned_in[head.burned_in or "not given"] += 1
-    return {
-        "sizes": dict(sizes.most_common(LISTED)),
-        "bits": dict(bits),
-        "burned_in_annotation": dict(burned_in),
-    }
+            sizes[f"{head.width}x{head.height}"] += 1
+            bits[str(head.bits)] += 1
+            if head.burned_in is not None:
+                burned_in[head.burned_in or "not given"] += 1
+    counts = {"sizes": sizes, "bits": bits, "burned_in_annotation": burned_in}
+    return {key: dict(counter.most_common(LISTED)) for key, counter in counts.items()}
 
 
 def sheet(found: Records, split: np.ndarray) -> np.ndarray:
-    """Random images of each split and class, row by row, as one uint8 picture."""
+    """Random images of each split and class, COLUMNS to a row; -1 for an empty place."""
     random, chosen = np.random.default_rng(0), []
     for _, rows in _groups(found, split):
         take = random.permutation(rows)[: COLUMNS * ROWS]
         chosen += [*take, *[-1] * (-len(take) % COLUMNS)]
-    chosen = np.array(chosen)
-    return _tiled(np.where(chosen[:, None, None, None] < 0, 0, found.image[chosen]), COLUMNS)
+    return np.array(chosen)
 
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
@@ -218,26 +184,13 @@ def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str],
         yield {"site": site, "split": part, "class": name}, rows
 
 
-def _counts(found: Records, split: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        {**group, "images": len(rows), "patients": len(np.unique(found.patient[rows]))}
-        for group, rows in _groups(found, split)
-    ]
-
-
 def _tally(numbers: np.ndarray) -> dict[str, int]:
     return {str(k): int(n) for k, n in zip(*np.unique(numbers, return_counts=True), strict=True)}
 
 
-def _tiled(image: np.ndarray, columns: int) -> np.ndarray:
-    return grid(image / 127.5 - 1, columns)
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    from PIL import Image
-
+def _write_png(path: Path, image: np.ndarray) -> None:
     with atomic_write(path, "wb") as file:
-        Image.fromarray(picture).save(file, format="png")
+        Image.fromarray(grid(image / 127.5 - 1, COLUMNS)).save(file, format="png")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ssl_gan_jax import audit
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,20 +76,6 @@ def test_trust_22_a_patient_in_two_splits_is_found_and_not_named():
     assert report["patients_in_two_splits"] == [["0.png", "1.png"]] and report["leaks"] == 1
     assert report["images_per_patient"] == {"1": 1, "3": 1}
     assert "Jane" not in json.dumps(report) + "".join(audit.summary(report))
-
-
-def test_splits_are_those_of_a_run():
-    data = ConfigDict(
-        {"split_seed": 0, "source_site": "", "target_site": "", "val": 0.2, "test": 0.2}
-    )
-    found = records_of(radiographs(50), [str(i) for i in range(50)], site=["a"] * 30 + ["b"] * 20)
-    assert set(audit.splits_of(found, data)) == {"train", "val", "test"}
-    data.source_site, data.target_site = "a", "b"
-    split = audit.splits_of(found, data)
-    assert set(split[:30]) == {"train", "val"} and set(split[30:]) == {"adapt", "test"}
-    data.target_site = "c"
-    with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
-        audit.splits_of(found, data)
 
 
 def command(data, out, *args):

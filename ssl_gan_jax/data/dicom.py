@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax.data.images import Header, UnreadableImage, check_header, stretch
+from ssl_gan_jax.data.images import Header, UnreadableImage, check_header, check_jpeg, stretch
 from ssl_gan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INSTALL = "to read DICOM files: pip install 'ssl_gan_jax[dicom]'"
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED, _BASELINE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"  # transfer syntaxes
 _NEEDED = ("Rows", "Columns", "BitsStored", "BitsAllocated", "PhotometricInterpretation")
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG, JPEG-LS: SOF
 _CURVES = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
@@ -123,6 +123,8 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
             if "RLE" not in syntax.name and _codestream_size(frame) != head[:2]:
                 raise UnreadableImage("DICOM: size of compressed pixels and header differ")
+            if syntax == _BASELINE:
+                check_jpeg(frame)
         pixels = dataset.pixel_array
         if pixels.dtype.kind == "u" and head.bits < 8 * pixels.itemsize:
             pixels = pixels & ((1 << head.bits) - 1)
@@ -135,12 +137,7 @@ def _codestream_size(frame: bytes) -> tuple[int, int]:
         raise UnreadableImage("DICOM: truncated pixels")
     if frame.startswith(b"\xff\xd8"):
         at = 2
-        while frame[at + 1] not in (
-            *range(0xC0, 0xC4),
-            *range(0xC5, 0xC8),
-            *range(0xC9, 0xCC),
-            0xF7,
-        ):
+        while frame[at + 1] not in _FRAME_MARKERS:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4])
         height, width = struct.unpack(">2H", frame[at + 5 : at + 9])
         return width, height

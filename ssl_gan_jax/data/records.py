@@ -7,6 +7,9 @@ import inspect
 import os
 import pkgutil
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +19,10 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax.data import images, quiet, sources
-from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax.errors import Stopped, UserError, check_choice
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, SourceBuilder, SourceConfig
+    from ssl_gan_jax.data.source import Index, SourceBuilder
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def load(
 
     A prepared copy is found again by the source's listing (paths, labels, sizes and times of the
     files), `size`, `equalize`, `aspect` and the options: any change prepares anew, into another
-    folder.
+    folder. Of several processes one prepares, and the others wait for it.
 
     Args:
         name: a package of `ssl_gan_jax.data.sources`.
@@ -67,20 +70,31 @@ def load(
     Raises:
         UserError: unknown name or option, a layout that is not the published one, too many
             unreadable images, a cache that cannot be written or is damaged.
+        Stopped: on a signal, where the program handles them; what is prepared is kept.
     """
     check_choice("data.equalize", equalize, images.EQUALIZE)
     check_choice("data.aspect", aspect, images.ASPECT)
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
-    source = _find(name)
-    data_dir = Path(data_dir).expanduser() if data_dir else None
-    index = list_source(name, data_dir, **builder_options)
-    how = {"size": size, "equalize": equalize, "aspect": aspect}
-    key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
-    key += _fingerprint(data_dir, index, builder_options)
-    config = source.Builder.builder_config_cls(key, **how, options=builder_options)
-    builder = _prepared(source.Builder, config, cache_folder(cache_dir), data_dir)
-    records = _read(builder, index)
+    with _stopped_by_signals():
+        source, data_dir = _find(name), Path(data_dir).expanduser() if data_dir else None
+        index = list_source(name, data_dir, **builder_options)
+        how = {"size": size, "equalize": equalize, "aspect": aspect}
+        key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
+        key += _fingerprint(data_dir, index, builder_options)
+        config = source.Builder.builder_config_cls(key, **how, options=builder_options)
+        cache = cache_folder(cache_dir)
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: nobody else's
+            with quiet.tfds_chatter():
+                builder = source.Builder(data_dir=cache, config=config)
+                _prepare(builder, data_dir)
+        except OSError as error:
+            raise UserError(
+                f"cannot write prepared images to {cache}: {error.strerror or error}; "
+                "set SSL_GAN_JAX_CACHE to a folder with room"
+            ) from error
+        records = _read(builder, index)
     _check_unreadable(records.quarantined, len(index.rows), max_unreadable, builder.data_dir)
     return records
 
@@ -99,17 +113,19 @@ def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Inde
         check_choice(f"options of data set {name!r}", option, known)
     if (instructions := source.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS) is None:
         return source.index(None, **options)
+    advice = f"For data set {name!r}, {' '.join(instructions.split())}"
     if not data_dir or not data_dir.is_dir():
-        raise UserError(
-            f"data.dir={str(data_dir or '')!r} is no folder. For data set {name!r}, "
-            + " ".join(instructions.split())
-        )
+        raise UserError(f"data.dir={str(data_dir or '')!r} is no folder. {advice}")
     index = source.index(data_dir, **options)
     if not index.rows:
-        raise UserError(
-            f"no image in {data_dir}. For data set {name!r}, {' '.join(instructions.split())}"
-        )
+        raise UserError(f"no image in {data_dir}. {advice}")
     return index
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where this program keeps what it can make again: `cache_dir`, or the user's own folder."""
+    default = os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
+    return Path(cache_dir or default).expanduser()
 
 
 def _find(name: str) -> ModuleType:
@@ -117,40 +133,46 @@ def _find(name: str) -> ModuleType:
     return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
 
 
-def _prepared(
-    builder_class: "type[SourceBuilder]",
-    config: "SourceConfig",
-    cache: Path,
-    data_dir: Path | None,
-) -> "SourceBuilder":
-    """Return the builder of a finished preparation. TFDS renames its folder when it is complete."""
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the block at once, though training answers them after a step only."""
+
+    def stop(*_: object) -> None:
+        raise Stopped("stopped while images were prepared; those that are done are kept")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread() and callable(
+        signal.getsignal(signal.SIGTERM)  # else it ends the program anyway, or is JAX's own
+    ):
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _prepare(builder: "SourceBuilder", data_dir: Path | None) -> None:
+    """Prepare what is not prepared; TFDS renames its folder when it is complete."""
+    import fcntl
+
     import tensorflow_datasets as tfds
 
-    from ssl_gan_jax.data.source import PARTS
-
-    downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
-    with quiet.tfds_chatter():
-        try:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: nobody else's
-            builder = builder_class(data_dir=cache, config=config)
-            if not builder.is_prepared():
-                logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
-                builder.download_and_prepare(download_config=downloads)
-                shutil.rmtree(builder.data_path.parent / PARTS, ignore_errors=True)
-        except OSError as error:
-            builder = builder_class(data_dir=cache, config=config)
-            if not builder.is_prepared():  # else another process finished the same one first
-                raise UserError(
-                    f"cannot write prepared images to {cache}: {error.strerror or error}; "
-                    "set SSL_GAN_JAX_CACHE to a folder with room"
-                ) from error
-    return builder
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where this program keeps what it can make again: `cache_dir`, or the user's own folder."""
-    default = os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
-    return Path(cache_dir or default).expanduser()
+    if builder.is_prepared():
+        return
+    folder = builder.data_path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
+        if builder.is_prepared():
+            return
+        logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
+        for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
+        builder.download_and_prepare(download_config=downloads)
+        shutil.rmtree(builder.parts, ignore_errors=True)
 
 
 def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
@@ -178,25 +200,33 @@ def _check_unreadable(
 
 
 def _read(builder: "SourceBuilder", index: "Index") -> Records:
+    """Read the images into their places, so that memory holds them once."""
     tf = quiet.tensorflow()
+    damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
     try:
-        with quiet.tfds_chatter():
-            examples = builder.as_dataset(split="images", batch_size=-1)
-        columns = {key: value.numpy() for key, value in examples.items()}
         quarantined = builder.quarantined()
-    except (tf.errors.OpError, OSError) as error:
-        raise UserError(f"{builder.data_dir} is damaged: delete it, and run again") from error
-    if len(columns["path"]) + len(quarantined) != len(index.rows):
-        raise UserError(f"{builder.data_dir} is incomplete: delete it, and run again")
-    text = {
-        key: np.array([value.decode() for value in columns[key]], dtype=np.str_)
-        for key in ("patient", "path", "split", "site")
-    }
-    order = np.argsort(text["path"])
+        left_out = {path for path, _ in quarantined}
+        rows = sorted((row for row in index.rows if row.path not in left_out), key=lambda r: r.path)
+        place = {row.path: i for i, row in enumerate(rows)}
+        image = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
+        count = 0
+        with quiet.tfds_chatter():
+            for batch in builder.as_dataset(split="images", batch_size=256).as_numpy_iterator():
+                image[[place[path.decode()] for path in batch["path"]]] = batch["image"]
+                count += len(batch["path"])
+    except (tf.errors.OpError, OSError, KeyError) as error:
+        raise damaged from error
+    if count != len(rows):
+        raise damaged
+    columns = zip(*rows, strict=True) if rows else [()] * 5
+    path, label, patient, split, site = map(np.array, columns)
     return Records(
-        image=columns["image"][order],
-        label=columns["label"][order].astype(np.int32),
-        **{key: value[order] for key, value in text.items()},
+        image=image,
+        label=label.astype(np.int32),
+        patient=patient,
+        path=path,
+        split=split,
+        site=site,
         classes=index.classes,
         quarantined=quarantined,
     )

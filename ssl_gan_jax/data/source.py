@@ -4,7 +4,6 @@ A source says what there is (`index`: one `Row` an image, no pixels read). The b
 equalises and resizes every row once into uint8 and notes what it cannot read.
 """
 
-import contextlib
 import csv
 import dataclasses
 import os
@@ -12,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ quiet.tensorflow()  # before TFDS imports it with all its noise
 
 UNLABELLED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None}
-PARTS = "parts"  # beside the prepared folder, while it is not complete
+CHUNK = 64  # images that are prepared together, and lost together where that is interrupted
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 _THREADS = 8  # at most: each holds an image at full resolution
 
@@ -62,30 +61,38 @@ def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) 
 
 def images_in(folder: Path) -> list[Path]:
     """List the image files directly in `folder` by suffix, sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
-    )
+    return [path for path in sorted(folder.iterdir()) if _is_image(path.name)]
 
 
 def files_in(data_dir: Path) -> Iterator[str]:
     """Yield the image files in a folder and all below, by suffix and relative to it."""
     for folder, subfolders, names in os.walk(data_dir):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith("."):
-                yield Path(folder, name).relative_to(data_dir).as_posix()
+        for name in filter(_is_image, sorted(names)):
+            yield Path(folder, name).relative_to(data_dir).as_posix()
 
 
-def rows_on_disk(
-    data_dir: Path, entries: Iterable[tuple[str, Row]], key: Callable[[str], str]
-) -> list[Row]:
-    """Give rows their paths: of all that a table names, those whose image is in the folder.
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith(".")
+
+
+def stem(name: str) -> str:
+    """Return the name of a file without folder, suffix and case."""
+    return PurePosixPath(name).stem.casefold()
+
+
+def index_of_tables(
+    data_dir: Path,
+    classes: Sequence[str],
+    entries: Iterable[Row],
+    key: Callable[[str], str] = stem,
+) -> Index:
+    """Return the index of those images that tables name and the folder holds.
 
     Args:
         data_dir: the folder, searched with all below it.
-        entries: (name of the image, its row without a path).
+        classes: names of the labels.
+        entries: a row for each image; its `path` is the name that the table has for it.
         key: what a name in the table and the path of its file have in common.
 
     Raises:
@@ -95,10 +102,10 @@ def rows_on_disk(
     for path in files_in(data_dir):
         if (other := on_disk.setdefault(key(path), path)) != path:
             raise UserError(f"{other} and {path} in {data_dir} have the same name: remove one")
-    for name, row in entries:
-        if (path := on_disk.get(key(name))) is None:
+    for entry in entries:
+        if (path := on_disk.get(key(entry.path))) is None:
             absent += 1
-        elif rows.setdefault(path, row) != row:
+        elif rows.setdefault(path, row := entry._replace(path=path)) != row:
             raise UserError(f"{path}: the table names this image twice, and not as the same")
     if not rows:
         raise UserError(
@@ -107,7 +114,7 @@ def rows_on_disk(
         )
     if absent:
         logging.warning("%d images that the tables name are not in %s", absent, data_dir)
-    return [row._replace(path=path) for path, row in rows.items()]
+    return index_of_files(data_dir, classes, list(rows.values()))
 
 
 def outcome(option: str, choice: str) -> int | None:
@@ -144,11 +151,7 @@ def index_of_arrays(
 ) -> Index:
     """Return the index of a data set that keeps all images in one file, `path`.
 
-    Args:
-        data_dir: the user's folder.
-        path: the file, inside of it.
-        classes: names of the labels.
-        parts: official split -> ([N,H,W] uint8 images, [N] labels). Each image counts as a patient.
+    `parts`: official split -> ([N,H,W] uint8 images, [N] labels). Each image counts as a patient.
     """
     rows, pixels, file = [], {}, path.relative_to(data_dir).as_posix()
     for split, (part, labels) in parts.items():
@@ -185,6 +188,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """List the data set; raise `UserError` where the layout is not the published one."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> Path:
+        """Where prepared chunks are kept until all is complete."""
+        return self.data_path.parent / "parts"
+
     def quarantined(self) -> tuple[tuple[str, str], ...]:
         """Return (path, reason) of each image that the finished preparation could not read."""
         with open(self.data_path / _QUARANTINE, newline="", encoding="utf-8") as file:
@@ -195,7 +203,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init_subclass__(skip_registration=True, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size, text = self.builder_config.size, tfds.features.Text()
+        size = self.builder_config.size
+        text = ("patient", "path", "split", "site")
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
@@ -203,10 +212,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {
                     "image": tfds.features.Tensor(shape=(size, size, 1), dtype=np.uint8),
                     "label": tfds.features.Scalar(np.int64),  # a ClassLabel cannot be -1
-                    "patient": text,
-                    "path": text,
-                    "split": text,
-                    "site": text,
+                    **dict.fromkeys(text, tfds.features.Text()),
                 }
             ),
         )
@@ -219,9 +225,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
         unreadable = []
-        for row, image in self._prepare_all(index):
-            if isinstance(image, images.UnreadableImage):
-                unreadable.append((row.path, str(image)))
+        for row, image, reason in self._prepare_all(index):
+            if reason:
+                unreadable.append((row.path, reason))
             else:
                 yield row.path, {"image": image, **row._asdict()}
         if len(unreadable) == len(index.rows):
@@ -230,15 +236,16 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         with open(self.data_path / _QUARANTINE, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "reason"), *unreadable])
 
-    def _prepare_all(
-        self, index: Index, chunk: int = 256
-    ) -> Iterator[tuple[Row, np.ndarray | images.UnreadableImage]]:
-        """Decode on several cores, in order, holding no more than `chunk` results at a time.
+    def _prepare_all(self, index: Index) -> Iterator[tuple[Row, np.ndarray, str]]:
+        """Yield (row, uint8 [size,size,1], why it is unreadable or ''), decoded on several cores.
 
         Finished chunks are kept as files until all is complete, so that a preparation that was
         killed goes on with them. The folder belongs to one listing of unchanged files.
         """
-        how = self.builder_config
+        from rich.console import Console
+        from rich.progress import Progress
+
+        how, total = self.builder_config, len(index.rows)
 
         def prepared(row: Row) -> tuple[np.ndarray, str]:
             try:
@@ -247,27 +254,32 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             except images.UnreadableImage as error:
                 return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
 
-        parts, total = self.data_path.parent / PARTS, len(index.rows)
-        parts.mkdir(parents=True, exist_ok=True)
-        threads = min(_THREADS, os.cpu_count() or 1)
+        self.parts.mkdir(parents=True, exist_ok=True)
+        console = Console(stderr=True)
         with (
             warnings.catch_warnings(),
-            ThreadPoolExecutor(threads) as pool,
-            _progress(total) as advance,
+            ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
             warnings.simplefilter("ignore")  # decoders warn of what they repair, and name no file
-            for start in range(0, total, chunk):
-                rows, part = index.rows[start : start + chunk], parts / f"{start}.npz"
+            task = bar.add_task(f"Preparing {total} images", total=total)
+            for start in range(0, total, CHUNK):
+                rows = index.rows[start : start + CHUNK]
+                part = self.parts / f"{start}-{start + len(rows)}.npz"
                 if (results := _load_part(part)) is None:
                     results = tuple(map(np.array, zip(*pool.map(prepared, rows), strict=True)))
                     _save_part(part, *results)
-                for row, image, reason in zip(rows, *results, strict=True):
-                    yield row, images.UnreadableImage(reason) if reason else image
-                advance(len(rows))
+                yield from zip(rows, *results, strict=True)
+                bar.advance(task, len(rows))
+                if not console.is_terminal:
+                    done = start + len(rows)
+                    logging.log_every_n_seconds(
+                        logging.INFO, "Prepared %d of %d images", 30, done, total
+                    )
 
 
 def _save_part(part: Path, image: np.ndarray, reason: np.ndarray) -> None:
-    unfinished = part.with_suffix(f".{os.getpid()}")  # another process may prepare the same
+    unfinished = part.with_suffix(".tmp")
     with open(unfinished, "wb") as file:
         np.savez(file, image=image, reason=reason)
     unfinished.replace(part)
@@ -279,25 +291,3 @@ def _load_part(part: Path) -> tuple[np.ndarray, np.ndarray] | None:
             return arrays["image"], arrays["reason"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there yet, or damaged
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line now and then; call the result with what was done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"Preparing {total} images", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        logging.log_every_n_seconds(logging.INFO, "Prepared %d of %d images", 30, done, total)
-
-    yield advance

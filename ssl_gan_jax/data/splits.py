@@ -5,21 +5,12 @@ later never move the patients that are there already.
 """
 
 import hashlib
-from typing import NamedTuple
 
 import numpy as np
 
 from ssl_gan_jax.errors import UserError
 
 OFFICIAL = ("", "train", "val", "test")  # '' = the data set prescribes nothing for this image
-
-
-class Split(NamedTuple):
-    """Sorted indices into `Records`, int64, disjoint by image and by patient."""
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
 
 
 def split(
@@ -29,7 +20,7 @@ def split(
     salt: str = "",
     val: float = 0.1,
     test: float = 0.1,
-) -> Split:
+) -> np.ndarray:
     """Divide images by patient.
 
     Where any image is officially 'test' (or 'val'), exactly those images are; otherwise a patient
@@ -38,50 +29,49 @@ def split(
 
     Args:
         patient: [N] str, grouping key.
-        official: [N] str, one of OFFICIAL.
+        official: [N] str, one of OFFICIAL. Where it disagrees with the patients, a patient is in
+            two parts: see `check_disjoint`.
         salt: another salt gives another division.
         val: expected share of validation patients.
         test: expected share of test patients, where there is no official test set.
 
+    Returns:
+        [N] str: 'train', 'val' or 'test'.
+
     Raises:
-        UserError: an unknown split, impossible shares, or a patient in two parts because the
-            official splits disagree with the patient keys.
+        UserError: an unknown split or impossible shares.
     """
-    parts = assign(patient, official, salt=salt, val=val, test=test)
-    check_disjoint(np.asarray(patient), parts)
-    return parts
-
-
-def assign(
-    patient: np.ndarray, official: np.ndarray, *, salt: str, val: float, test: float
-) -> Split:
-    """Divide as `split`, and leave it to the caller to look for patients in two parts."""
     patient, official = np.asarray(patient), np.asarray(official)
     if unknown := sorted(set(official.tolist()) - set(OFFICIAL)):
         raise UserError(f"unknown split {unknown[0]!r}: use one of {OFFICIAL}")
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise UserError(f"val={val} and test={test}: both must be >= 0, and their sum below 1")
-
     keys, of_key = np.unique(patient, return_inverse=True)
     share = np.array([_uniform(salt, key) for key in keys.tolist()], np.float64)[of_key]
-    has_test, has_val = (official == "test").any(), (official == "val").any()
-    in_test = official == "test" if has_test else (share < test) & (official != "val")
-    in_val = official == "val" if has_val else (test <= share) & (share < test + val) & ~in_test
-    return Split(*map(np.flatnonzero, (~in_test & ~in_val, in_val, in_test)))
+    in_test, in_val = (official == name for name in ("test", "val"))
+    in_test = in_test if in_test.any() else (share < test) & ~in_val
+    in_val = in_val if in_val.any() else (test <= share) & (share < test + val) & ~in_test
+    return np.select([in_test, in_val], ["test", "val"], "train")
 
 
-def check_disjoint(patient: np.ndarray, parts: Split) -> None:
-    """Raise `UserError` if any patient is in two parts; the message names rows, not patients."""
-    names = Split._fields
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        if (shared := np.intersect1d(patient[parts[i]], patient[parts[j]])).size:
-            rows = (part[patient[part] == shared[0]][0] for part in (parts[i], parts[j]))
-            raise UserError(
-                "{n} patients are both in {a} and in {b} (first: images number {0} and {1}): "
-                "correct the patient keys or the official splits".format(
-                    *rows, n=shared.size, a=names[i], b=names[j]
-                )
-            )
+def patients_across(patient: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """[P,2] one pair of images for each patient in two parts; `part` [N] str, '' for none."""
+    seen, pairs = {}, {}
+    for i in np.flatnonzero(part != ""):
+        first = seen.setdefault(patient[i], i)
+        if part[first] != part[i]:
+            pairs.setdefault(patient[i], (first, i))
+    return np.array(list(pairs.values()), np.int64).reshape(-1, 2)
+
+
+def check_disjoint(patient: np.ndarray, part: np.ndarray) -> None:
+    """Raise `UserError` if any patient is in two parts; the message names images, not patients."""
+    if len(pairs := patients_across(patient, part)):
+        i, j = pairs[0]
+        raise UserError(
+            f"{len(pairs)} patients are in two parts (first: images number {i} in {part[i]} and "
+            f"{j} in {part[j]}): correct the patient keys or the official splits"
+        )
 
 
 def draw_labels(
@@ -99,7 +89,7 @@ def draw_labels(
 
     Args:
         label: [N] int, 0..K-1; -1 = unlabelled. Only labels of `pool` are looked at, and K.
-        pool: indices to choose from, such as `Split.train`.
+        pool: indices to choose from, such as those of the training images.
         per_class: exactly so many of each class.
         images: exactly so many in all, the same number of each class.
         seed: of the draw.
@@ -115,9 +105,7 @@ def draw_labels(
         return pool[label[pool] >= 0]
     if per_class is not None and images is not None:
         raise UserError("give labels_per_class or images, not both")
-
     members = [pool[label[pool] == k] for k in range(label.max(initial=-1) + 1)]
-    held = ", ".join(f"class {k}: {len(of_class)}" for k, of_class in enumerate(members))
     if not members:
         raise UserError("a budget of labels needs labelled images, and there is none")
     if images is not None:
@@ -125,6 +113,7 @@ def draw_labels(
         if left:
             raise UserError(f"images={images} does not divide evenly over {len(members)} classes")
     if not 1 <= per_class <= min(map(len, members)):
+        held = ", ".join(f"class {k}: {len(of_class)}" for k, of_class in enumerate(members))
         raise UserError(
             f"{per_class} labels of each class cannot be drawn; the training set holds {held}"
         )

@@ -33,21 +33,19 @@ def read(
         names = [name.strip().lower() for name in next(reader, [])]
         for column in columns:
             choices = (column,) if isinstance(column, str) else column
-            found = sum(names.count(choice) for choice in choices)
-            if not found:
+            found = [names.count(choice) for choice in choices]
+            if not any(found):
                 shown = [name[:40] for name in names[:30]]
                 raise UserError(
                     f"{path.name}: no column {' or '.join(choices)!r} among {shown}{hint}"
                 )
-            if any(names.count(choice) > 1 for choice in choices):
+            if max(found) > 1:
                 raise UserError(f"{path.name}: two columns {' or '.join(choices)!r}; remove one")
-        for cells in reader:
-            if cells and len(cells) != len(names):
-                at = f"{path.name} row {reader.line_num}"
+        for cells in filter(None, reader):
+            at = f"{path.name} row {reader.line_num}"
+            if len(cells) != len(names):
                 raise UserError(f"{at}: not {len(names)} columns like the first row")
-            if cells:
-                stripped = (cell.strip() for cell in cells)
-                yield f"{path.name} row {reader.line_num}", dict(zip(names, stripped, strict=True))
+            yield at, dict(zip(names, map(str.strip, cells), strict=True))
     except csv.Error as error:
         raise UserError(f"{path.name} row {max(reader.line_num, 1)}: {error}") from error
 

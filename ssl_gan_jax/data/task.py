@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_gan_jax.data import records as records_lib
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.splits import Split, draw_labels, split
+from ssl_gan_jax.data.splits import check_disjoint, draw_labels, split
 from ssl_gan_jax.errors import UserError, check_choice
 
 
@@ -35,55 +35,61 @@ def load(data: Mapping[str, Any]) -> Records:
     )
 
 
+def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
+    """[N] the part of each image: 'train', 'val', 'test', 'adapt', or '' for none.
+
+    80:10:10, or the official test set. With `source_site` and `target_site` it is M's Table 2: the
+    source trains and validates; 20 % of the target's patients are the test set, the other 80 %
+    'adapt'.
+    """
+    everywhere = [(None, data["val"], data["test"], {})]
+    transfer = [
+        ("source_site", data["val"], 0.0, {"test": ""}),  # '': officially another part's
+        ("target_site", 0.0, 0.2, {"train": "adapt", "val": ""}),
+    ]
+    part, salt = np.full(len(records.path), "", "<U5"), str(data["split_seed"])
+    for key, val, test, names in transfer if data["source_site"] else everywhere:
+        rows = np.arange(len(part))
+        if key:
+            check_choice(f"data.{key}", data[key], np.unique(records.site).tolist())
+            rows = np.flatnonzero(records.site == data[key])
+        found = split(records.patient[rows], records.split[rows], salt=salt, val=val, test=test)
+        part[rows] = [names.get(name, name) for name in found.tolist()]
+    return part
+
+
 def open_task(data: Mapping[str, Any], seed: int) -> Task:
     """Loads `data.name` (prepares it the first time) and divides it as the config's `data` says.
 
-    With `source_site` and `target_site` it is M's Table 2: labels, validation included, come from
-    the source alone; 20 % of the target's patients are the test set; the other 80 % join the
-    unlabelled images if `adapt` is set. Otherwise 80:10:10, or the official test set.
+    Labels, validation's included, never come from images to adapt to; with `data.adapt` these
+    join the unlabelled ones.
 
     Raises:
       UserError: everything that can be wrong with the data or with the budget.
     """
     check_choice("data.pool", data["pool"], ("all", "labelled"))
     records = load(data)
-    salt, transfer = str(data["split_seed"]), bool(data["source_site"])
-    if transfer:
-        source = _of_site(records, data["source_site"], "source_site")
-        target = _of_site(records, data["target_site"], "target_site")
-        train, val, _ = _split_rows(records, source, salt, data["val"], 0.0)
-        rest, _, test = _split_rows(records, target, salt, 0.0, 0.2)
-        extra = rest if data["adapt"] else rest[:0]
-    else:
-        rows = np.arange(len(records.label))
-        train, val, test = _split_rows(records, rows, salt, data["val"], data["test"])
-        extra = rows[:0]
+    part, label = divide(records, data), records.label
+    check_disjoint(records.patient, part)
+    train, extra = np.flatnonzero(part == "train"), np.flatnonzero(part == "adapt")
+    if not len(train):
+        raise UserError(
+            f"data: no training images among {len(part)}; give more images or another division"
+        )
     if data["only_class"]:
         check_choice("data.only_class", data["only_class"], records.classes)
         wanted = records.classes.index(data["only_class"])
-        train = train[records.label[train] == wanted]
-    else:
-        wanted = None
+        train = train[label[train] == wanted]
+        label = np.where(label == wanted, 0, -1)
     labelled = draw_labels(
-        records.label if wanted is None else np.where(records.label == wanted, 0, -1),
+        label,
         train,
         per_class=data["labels_per_class"] or None,
         images=data["images"] or None,
         seed=seed,
     )
-    unlabelled = np.union1d(train if data["pool"] == "all" else labelled, extra)
-    val, test = (rows[records.label[rows] >= 0] for rows in (val, test))
+    unlabelled = np.union1d(
+        train if data["pool"] == "all" else labelled, extra if data["adapt"] else extra[:0]
+    )
+    val, test = (np.flatnonzero((part == name) & (records.label >= 0)) for name in ("val", "test"))
     return Task(records, labelled, unlabelled, val, test)
-
-
-def _of_site(records: Records, site: str, key: str) -> np.ndarray:
-    check_choice(f"data.{key}", site, np.unique(records.site).tolist())
-    return np.flatnonzero(records.site == site)
-
-
-def _split_rows(records: Records, rows: np.ndarray, salt: str, val: float, test: float) -> Split:
-    """`split` of some rows; for a target site nothing is official."""
-    parts = split(records.patient[rows], records.split[rows], salt=salt, val=val, test=test)
-    if not len(parts.train):
-        raise UserError(f"data: no training images among {len(rows)}; give more images or labels")
-    return Split(*(rows[part] for part in parts))

@@ -1,5 +1,6 @@
 """Made files for the tests of this folder: DICOM as scanners write it."""
 
+import struct
 import warnings
 
 import numpy as np
@@ -39,3 +40,35 @@ def dicom(path, pixels=RAMP, bits=12, *, syntax=ExplicitVRLittleEndian, frame=No
                 setattr(data, name, value)
         data.save_as(path, enforce_file_format=True)
     return path
+
+
+def lossless_jpeg(pixels, bits):
+    """JPEG's lossless process (ITU-T T.81, annex H) of [H,W]: each pixel's difference to its left
+    neighbour, in the first column to the one above. Every category has a code of five bits."""
+    before = np.roll(pixels.astype(int), 1, axis=1)
+    before[1:, 0], before[0, 0] = pixels[:-1, 0], 1 << (bits - 1)
+    code = []
+    for difference in (pixels - before).ravel().tolist():
+        size = abs(difference).bit_length()
+        rest = difference if difference >= 0 else difference + (1 << size) - 1
+        code.append(f"{size:05b}" + (f"{rest:0{size}b}" if size else ""))
+    code = "".join(code)
+    code += "1" * (-len(code) % 8)
+    data = int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\0")
+    table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
+    head = struct.pack(">B2H4B", bits, *pixels.shape, 1, 1, 0x11, 0)
+    return b"".join(
+        [
+            b"\xff\xd8",
+            *(
+                b"\xff" + marker + struct.pack(">H", 2 + len(content)) + content
+                for marker, content in (
+                    (b"\xc4", table),
+                    (b"\xc3", head),
+                    (b"\xda", bytes([1, 1, 0, 1, 0, 0])),  # predictor 1
+                )
+            ),
+            data,
+            b"\xff\xd9",
+        ]
+    )

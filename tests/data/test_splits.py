@@ -1,54 +1,88 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_gan_jax.data import splits, task
+from ssl_gan_jax.data.records import Records
+from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
 from ssl_gan_jax.data.splits import draw_labels, split
 from ssl_gan_jax.errors import UserError
 
 patients = st.lists(st.integers(0, 60).map(str), min_size=1, max_size=120)
 
 
-def members(patient, parts):
-    return [set(np.asarray(patient)[part]) for part in parts]
-
-
 @given(patients, st.text(max_size=3))
 def test_every_image_is_in_one_part_and_no_patient_in_two(patient, salt):
     """Trust 22."""
-    parts = split(patient, [""] * len(patient), salt=salt, val=0.2, test=0.2)
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(patient)))
-    train, val, test = members(patient, parts)
-    assert not (train & val or train & test or val & test)
+    part = split(patient, [""] * len(patient), salt=salt, val=0.2, test=0.2)
+    assert set(part) <= {"train", "val", "test"}
+    assert len(set(zip(patient, part, strict=True))) == len(set(patient))
 
 
 @given(patients, patients)
 def test_new_images_never_move_old_patients(old, new):
     """Trust 25."""
-    before = members(old, split(old, [""] * len(old)))
-    after = members(old + new, split(old + new, [""] * len(old + new)))
-    assert all(part <= grown for part, grown in zip(before, after, strict=True))
+    before = split(old, [""] * len(old))
+    after = split(old + new, [""] * len(old + new))
+    np.testing.assert_array_equal(before, after[: len(old)])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of empty files for tables to name."""
+    data = tmp_path_factory.mktemp("files")
+    for i in range(30):
+        (data / f"{i}.png").touch()
+    return data
+
+
+rows = st.tuples(st.integers(0, 9), st.sampled_from(("", "a", "b")))
+
+
+@settings(max_examples=60)
+@given(st.lists(rows, min_size=1, max_size=30), st.integers(1, 30), st.sampled_from(("", "test")))
+def test_trust_22_and_25_random_tables_from_file_to_split(files, table, first, official):
+    """Patients keep together, and stay where they are when rows are added to labels.csv."""
+
+    def parts(table):
+        lines = [
+            f"{i}.png,{label},p{patient},{official if patient == 0 else ''}"
+            for i, (patient, label) in enumerate(table)
+        ]
+        text = "\n".join(["path,label,patient_id,split", *lines])
+        (files / "labels.csv").write_text(text)
+        found = folder.index(files).rows
+        part = split([row.patient for row in found], [row.split for row in found], val=0.3)
+        return [(row.patient, row.path, name) for row, name in zip(found, part, strict=True)]
+
+    # An official test set, once there is one, is the test set: begin with a row of it.
+    table = [(0, ""), *table[:29]]
+    before, after = parts(table[:first]), parts(table)
+    assert after[: len(before)] == before
+    assert len({(patient, part) for patient, _, part in after}) == len({p for p, _ in table})
 
 
 def test_shares_and_salt():
     patient = [str(i) for i in range(20_000)]
     first, other = (split(patient, [""] * 20_000, salt=salt) for salt in ("", "x"))
-    np.testing.assert_allclose([len(part) / 20_000 for part in first], [0.8, 0.1, 0.1], atol=0.01)
-    assert len(np.intersect1d(first.test, other.test)) < 0.2 * len(first.test)
+    shares = [(first == name).mean() for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.01)
+    assert (other[first == "test"] == "test").mean() < 0.2
 
 
 def test_an_official_test_set_is_the_test_set_and_validation_comes_from_the_rest():
     patient = [str(i) for i in range(1000)]
-    parts = split(patient, ["train"] * 800 + ["test"] * 200)
-    np.testing.assert_array_equal(parts.test, np.arange(800, 1000))
-    assert 40 < len(parts.val) < 120 and parts.val.max() < 800
+    part = split(patient, ["train"] * 800 + ["test"] * 200)
+    np.testing.assert_array_equal(part == "test", np.arange(1000) >= 800)
+    assert 40 < (part == "val").sum() < 120
     without = split(patient[:800], [""] * 800)
-    np.testing.assert_array_equal(parts.val, without.val)
+    np.testing.assert_array_equal(part[:800] == "val", without == "val")
 
 
 def test_an_official_validation_set_is_kept():
-    parts = split(list("abcdef"), ["train", "val", "test", "train", "val", "train"])
-    assert [part.tolist() for part in parts] == [[0, 3, 5], [1, 4], [2]]
+    part = split(list("abcdef"), ["train", "val", "test", "train", "val", "train"])
+    assert part.tolist() == ["train", "val", "test", "train", "val", "train"]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +90,9 @@ def test_an_official_validation_set_is_kept():
 )
 def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
     """Trust 22."""
-    with pytest.raises(UserError, match="images number . and .:?") as caught:
-        split(["Jane Doe", "Jane Doe", "other"], official)
+    patient = np.array(["Jane Doe", "Jane Doe", "other"])
+    with pytest.raises(UserError, match="images number 0 in .* and 1 in") as caught:
+        splits.check_disjoint(patient, split(patient, official))
     assert "Jane" not in str(caught.value)
 
 
@@ -66,6 +101,51 @@ def test_bad_splits_and_shares():
         split(["a"], ["training"])
     with pytest.raises(UserError, match="below 1"):
         split(["a"], [""], val=0.5, test=0.5)
+
+
+DATA = {
+    "split_seed": 0,
+    "source_site": "",
+    "target_site": "",
+    "val": 0.2,
+    "test": 0.2,
+    "pool": "all",
+    "adapt": True,
+    "only_class": "",
+    "labels_per_class": 0,
+    "images": 0,
+}
+
+
+def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
+    n = 50
+    text = np.array([str(i) for i in range(n)])
+    found = Records(
+        image=np.zeros((n, 1, 1, 1), np.uint8),
+        label=np.arange(n, dtype=np.int32) % 2,
+        patient=text,
+        path=text,
+        split=np.full(n, ""),
+        site=np.array(["a"] * 30 + ["b"] * 20),
+        classes=("x", "y"),
+        quarantined=(),
+    )
+    assert set(task.divide(found, DATA)) == {"train", "val", "test"}
+    transfer = DATA | {"source_site": "a", "target_site": "b"}
+    part = task.divide(found, transfer)
+    assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
+    with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
+        task.divide(found, transfer | {"target_site": "c"})
+    monkeypatch.setattr(task, "load", lambda data: found)
+    opened = {adapt: task.open_task(transfer | {"adapt": adapt}, 0) for adapt in (True, False)}
+    for one in opened.values():
+        np.testing.assert_array_equal(one.labelled, np.flatnonzero(part == "train"))
+        np.testing.assert_array_equal(one.test, np.flatnonzero(part == "test"))
+    np.testing.assert_array_equal(opened[False].unlabelled, opened[False].labelled)
+    adapted = np.flatnonzero((part == "train") | (part == "adapt"))
+    np.testing.assert_array_equal(opened[True].unlabelled, adapted)
+    with pytest.raises(UserError, match="no training images"):
+        task.open_task(transfer | {"source_site": "b", "val": 0.999999}, 0)
 
 
 LABEL = np.array([0, 1, -1, 1, 0] * 40)

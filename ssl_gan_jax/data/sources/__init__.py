@@ -1,10 +1,7 @@
-"""The data sets. `ssl_gan_jax.data.records.load("<name>", ...)` finds `<name>` here by its path.
+"""The data sets. `records.load("NAME", ...)` finds `NAME/NAME_dataset_builder.py` by its path.
 
-A new data set is a new package `<name>/` with a `<name>_dataset_builder.py` (the layout that TFDS
-prescribes) that holds two things:
+A new one is such a package (the layout that TFDS prescribes) with two things, as in `kermany`:
 
     def index(data_dir: Path, **options) -> Index     what there is, without reading a pixel
     class Builder(SourceBuilder)                      prepares what `index` lists; a few lines
-
-See `ssl_gan_jax.data.source` for both types, and `kermany` for an example.
 """

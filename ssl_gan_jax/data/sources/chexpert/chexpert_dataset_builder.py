@@ -9,9 +9,8 @@ from ssl_gan_jax.data.source import (
     Row,
     SourceBuilder,
     find_tables,
-    index_of_files,
+    index_of_tables,
     outcome,
-    rows_on_disk,
 )
 from ssl_gan_jax.errors import UserError
 
@@ -19,7 +18,6 @@ TABLES = {"train": "train.csv", "test": "valid.csv"}  # valid.csv: 200 patients,
 PATH, PROJECTION, NORMAL = "path", "frontal/lateral", "no finding"
 
 _PATIENT = re.compile(r"/(patient\d+)/")
-_VALUES = ("1", "0", "-1", "")  # present, absent, uncertain, unmentioned
 
 
 def index(
@@ -38,29 +36,23 @@ def index(
         uncertain: what -1 is, one of `OUTCOMES`.
         unmentioned: what a blank is where 'No Finding' is not 1, one of `OUTCOMES`.
     """
-    column = positive.lower()
-    labels = {
-        "1": 1,
-        "0": 0,
-        "-1": outcome("uncertain", uncertain),
-        "": outcome("unmentioned", unmentioned),
-    }
-    entries = []
+    column, entries = positive.lower(), []
+    labels = {"1": 1, "0": 0, "-1": outcome("uncertain", uncertain)}
+    labels[""] = outcome("unmentioned", unmentioned)
     for split, name in TABLES.items():
         table = find_tables(data_dir, name, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
         for at, row in tables.read(table, (PATH, PROJECTION, NORMAL, column)):
             if row[PROJECTION].lower() != "frontal":
                 continue
             value = row[column].removesuffix(".0")
-            if value not in _VALUES:
+            if value not in labels:
                 raise UserError(f"{at}, column {column!r}: {row[column]!r} is none of 1, 0, -1, ''")
             if not (patient := _PATIENT.search(row[PATH])):
                 raise UserError(f"{at}, column {PATH!r}: no patient in it, as in patient00001")
             healthy = value == "" and row[NORMAL].removesuffix(".0") == "1"
-            label = 0 if healthy else labels[value]
-            if label is not None:
-                entries.append((row[PATH], Row("", label, patient[1], split)))
-    return index_of_files(data_dir, ("no " + column, column), rows_on_disk(data_dir, entries, _key))
+            if (label := 0 if healthy else labels[value]) is not None:
+                entries.append(Row(row[PATH], label, patient[1], split))
+    return index_of_tables(data_dir, ("no " + column, column), entries, _key)
 
 
 def _key(path: str) -> str:

@@ -32,12 +32,10 @@ def index(data_dir: Path, classes: Sequence[str] = ()) -> Index:
     Raises:
         UserError: names the row and the column of a faulty table.
     """
-    if (data_dir / TABLE).is_file():
-        found = _from_table(data_dir)
-    else:
-        found = _from_folders(data_dir)
-    names = tuple(map(str, classes)) or _sorted({name for name, _, _ in found} - {""})
-    rows = []
+    found = (_from_table if (data_dir / TABLE).is_file() else _from_folders)(data_dir)
+    used = {name for name, _, _ in found} - {""}
+    numbers = all(name.isdecimal() for name in used)
+    names, rows = tuple(map(str, classes)) or tuple(sorted(used, key=int if numbers else str)), []
     for name, where, row in found:
         if name and name not in names:
             raise UserError(f"{where}: unknown label {name!r}, known are {', '.join(names)}")
@@ -55,7 +53,7 @@ def _from_folders(data_dir: Path) -> _Found:
         loose += not below
         if below:
             name = "" if folder.lower() in UNLABELLED_FOLDERS else folder
-            found.append((name, path, Row(path=path, label=UNLABELLED, patient=path)))
+            found.append((name, path, Row(path, UNLABELLED, path)))
     if not found:
         raise UserError(
             f"{data_dir} holds neither {TABLE} nor a sub-folder of PNG, JPEG, TIFF or DICOM images "
@@ -70,11 +68,10 @@ def _from_table(data_dir: Path) -> _Found:
     hint = "; the first row must be path,label[,patient_id][,split]"
     found, first_at, splits = [], {}, {}
     for at, cells in tables.read(data_dir / TABLE, ("path", "label"), hint):
-        row = at.rpartition(" ")[2]
+        number = at.rpartition(" ")[2]
         path = _checked_path(data_dir, cells["path"], f"{at}, column 'path'")
-        if path in first_at:
-            raise UserError(f"{at}, column 'path': {path!r} is also in row {first_at[path]}")
-        first_at[path] = row
+        if (other := first_at.setdefault(path, number)) != number:
+            raise UserError(f"{at}, column 'path': {path!r} is also in row {other}")
         if cells["label"].lower() in ("nan", "none", "null"):
             raise UserError(
                 f"{at}, column 'label': {cells['label']!r} is no class; leave the cell empty "
@@ -83,13 +80,14 @@ def _from_table(data_dir: Path) -> _Found:
         split, patient = cells.get("split", "").lower(), cells.get("patient_id") or path
         if split not in OFFICIAL:
             raise UserError(f"{at}, column 'split': {cells['split']!r} is none of train, val, test")
-        known, earlier = splits.setdefault(patient, (split, row))
+        known, earlier = splits.setdefault(patient, (split, number))
         if known != split:
             raise UserError(
                 f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
                 f"{earlier}; a patient belongs to one split"
             )
-        found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
+        row = Row(path, UNLABELLED, patient, split)
+        found.append((cells["label"], f"{at}, column 'label'", row))
     if not found:
         raise UserError(f"{TABLE} lists no image")
     return found
@@ -102,11 +100,6 @@ def _checked_path(data_dir: Path, cell: str, at: str) -> str:
     if not (data_dir / path).is_file():
         raise UserError(f"{at}: there is no file {cell!r} in {data_dir}")
     return path.as_posix()
-
-
-def _sorted(names: set[str]) -> tuple[str, ...]:
-    numbers = all(name.isdecimal() for name in names)
-    return tuple(sorted(names, key=int if numbers else str))
 
 
 class Builder(SourceBuilder):

@@ -45,14 +45,9 @@ def index(data_dir: Path) -> Index:
                     "of the release, or the one that holds it"
                 )
             for path in images_in(folder):
-                rows.append(
-                    Row(
-                        path=path.relative_to(data_dir).as_posix(),
-                        label=label,
-                        patient=patient_key(path.name),
-                        split="test" if split == "test" else "train",
-                    )
-                )
+                official = "train" if split == "val" else split
+                name = path.relative_to(data_dir).as_posix()
+                rows.append(Row(name, label, patient_key(path.name), official))
     return index_of_files(data_dir, CLASSES, rows)
 
 

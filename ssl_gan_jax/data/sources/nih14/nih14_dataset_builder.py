@@ -1,7 +1,6 @@
 """ChestX-ray14 of the NIH Clinical Center, Wang et al., CVPR 2017; free with attribution."""
 
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ssl_gan_jax.data import tables
 from ssl_gan_jax.data.source import (
@@ -9,9 +8,8 @@ from ssl_gan_jax.data.source import (
     Row,
     SourceBuilder,
     find_tables,
-    index_of_files,
+    index_of_tables,
     outcome,
-    rows_on_disk,
 )
 from ssl_gan_jax.errors import UserError, check_choice
 
@@ -32,46 +30,35 @@ def index(
         others: what images with other findings alone are, one of `OUTCOMES`.
         view: 'PA' or 'AP' for one of the two alone.
     """
-    rows = rows_on_disk(data_dir, entries(data_dir, positive, others, view), _key)
-    return index_of_files(data_dir, ("no finding", positive.lower()), rows)
+    classes = (NORMAL, positive.lower())
+    return index_of_tables(data_dir, classes, entries(data_dir, positive, others, view))
 
 
 def entries(
     data_dir: Path, positive: str = "Cardiomegaly", others: str = "unlabelled", view: str = ""
-) -> list[tuple[str, Row]]:
-    """Return (name of the image, its row without a path) for the table; arguments as `index`."""
-    label_of_others, splits = outcome("others", others), dict(_official(data_dir))
+) -> list[Row]:
+    """Return a row for each image of the table, whether it is there or not; else as `index`."""
+    label_of_others, splits = outcome("others", others), {}
+    for split, name in OFFICIAL.items():
+        if (data_dir / name).is_file():
+            names = (data_dir / name).read_text(errors="replace").split()
+            splits |= dict.fromkeys(names, split)
     check_choice("data.options.view", view, ("", "AP", "PA"))
     table = find_tables(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
     positive, known, found = positive.lower(), set(), []
     for at, row in tables.read(table, (IMAGE, FINDINGS, PATIENT, VIEW)):
         findings = {finding.strip().lower() for finding in row[FINDINGS].split("|")}
         known |= findings
-        for column, cell in ((FINDINGS, row[FINDINGS]), (PATIENT, row[PATIENT])):
-            if not cell:
+        for column in (FINDINGS, PATIENT):
+            if not row[column]:
                 raise UserError(f"{at}, column {column!r}: the cell is empty")
         if NORMAL in findings and len(findings) > 1:
             raise UserError(f"{at}, column {FINDINGS!r}: {NORMAL!r} and a finding")
-        if positive in findings:
-            label = 1
-        else:
-            label = 0 if findings == {NORMAL} else label_of_others
+        label = 1 if positive in findings else 0 if NORMAL in findings else label_of_others
         if label is not None and view in ("", row[VIEW]):
-            split = splits.get(row[IMAGE], "")
-            found.append((row[IMAGE], Row("", label, row[PATIENT], split)))
+            found.append(Row(row[IMAGE], label, row[PATIENT], splits.get(row[IMAGE], "")))
     check_choice("data.options.positive", positive, known - {NORMAL})
     return found
-
-
-def _key(name: str) -> str:
-    return PurePosixPath(name).stem.casefold()
-
-
-def _official(data_dir: Path) -> Iterator[tuple[str, str]]:
-    for split, name in OFFICIAL.items():
-        if (data_dir / name).is_file():
-            for line in (data_dir / name).read_text(errors="replace").split():
-                yield line, split
 
 
 class Builder(SourceBuilder):

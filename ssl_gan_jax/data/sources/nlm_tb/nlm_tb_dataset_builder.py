@@ -25,14 +25,8 @@ def index(data_dir: Path) -> Index:
         for path in images_in(folder) if folder.is_dir() else []:
             if not (match := _NAME.fullmatch(path.stem)):
                 raise UserError(f"{path.name}: expected a name like CHNCXR_0001_0.png")
-            rows.append(
-                Row(
-                    path=path.relative_to(data_dir).as_posix(),
-                    label=int(match[2]),
-                    patient=f"{site}-{match[1]}",
-                    site=site,
-                )
-            )
+            name = path.relative_to(data_dir).as_posix()
+            rows.append(Row(name, int(match[2]), f"{site}-{match[1]}", site=site))
     return index_of_files(data_dir, CLASSES, rows)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from defusedxml import DefusedXmlException, ElementTree
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_files, outcome, rows_on_disk
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
 from ssl_gan_jax.errors import UserError, check_choice
 
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
@@ -61,19 +61,18 @@ def index(
     found, positive = reports(data_dir), positive.lower()
     known = {tag.partition("/")[0] for report in found for tag in report.tags}
     check_choice("data.options.positive", positive, known)
-    outcomes = {None: outcome("others", others), "borderline": outcome("borderline", borderline)}
-    outcomes |= {"positive": 1, "negative": 0}
+    labels = {"positive": 1, "negative": 0, "borderline": outcome("borderline", borderline)}
+    labels[None] = outcome("others", others)
+    wanted = (*_FRONTAL, "") if views == "not lateral" else _FRONTAL
     view = _views(data_dir) if views != "all" else {}
-    entries = []
-    for report in found:
-        label = outcomes[finding(report.tags, positive)]
-        for image in report.images if label is not None else ():
-            of_image = view.get(image_key(image), "")
-            if views == "all" or of_image in _FRONTAL or (views != "frontal" and not of_image):
-                entries.append((image, Row("", label, report.name)))
-    return index_of_files(
-        data_dir, ("normal", positive), rows_on_disk(data_dir, entries, image_key)
-    )
+    entries = [
+        Row(image, label, report.name)
+        for report in found
+        if (label := labels[finding(report.tags, positive)]) is not None
+        for image in report.images
+        if views == "all" or view.get(image_key(image), "") in wanted
+    ]
+    return index_of_tables(data_dir, ("normal", positive), entries, image_key)
 
 
 def finding(tags: tuple[str, ...], positive: str) -> str | None:
@@ -98,7 +97,7 @@ def reports(data_dir: Path) -> list[Report]:
         tags = tuple((tag.text or "").strip().lower() for tag in root.iterfind("MeSH/major"))
         if not tags:
             raise UserError(f"{name} is no report of Open-i (no MeSH/major): unpack it again")
-        images = (image.get("id") or "" for image in root.iter("parentImage"))
+        images = (image.get("id") for image in root.iter("parentImage"))
         found.append(Report(Path(name).stem, tags, tuple(filter(None, images))))
     if not found:
         raise UserError(f"no report (*.xml) in {FOLDER} or {ARCHIVE} of {data_dir}")
@@ -114,13 +113,16 @@ def image_key(name: str) -> str:
 
 def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each report, sorted by name. Nothing is unpacked to the disk."""
-    for folder in sorted(data_dir.rglob(FOLDER)):
+    for folder in sorted(data_dir.rglob(FOLDER))[:1]:
         for path in sorted(folder.glob("*.xml")):
             yield path.name, tables.unpacked(path, _MAX_REPORT)
         return
-    for archive in sorted(data_dir.rglob(ARCHIVE)):
+    for archive in sorted(data_dir.rglob(ARCHIVE))[:1]:
         try:
-            yield from sorted(_members(tables.unpacked(archive, _MAX_REPORTS)))
+            raw = io.BytesIO(tables.unpacked(archive, _MAX_REPORTS))
+            with tarfile.open(fileobj=raw, mode="r:") as tar:
+                members = [m for m in tar if m.isfile() and m.name.endswith(".xml")]
+                yield from sorted((Path(m.name).name, tar.extractfile(m).read()) for m in members)
         except tarfile.TarError as error:
             raise UserError(f"{archive} cannot be read ({error}): download it again") from error
         return
@@ -128,13 +130,6 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
         f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: "
         + " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
     )
-
-
-def _members(archive: bytes) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        for member in tar:
-            if member.isfile() and member.name.endswith(".xml"):
-                yield Path(member.name).name, tar.extractfile(member).read()
 
 
 def _views(data_dir: Path) -> dict[str, str]:

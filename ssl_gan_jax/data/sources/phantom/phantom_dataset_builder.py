@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_gan_jax.data.source import Index, Row, SourceBuilder
 from ssl_gan_jax.data.sources.phantom import radiograph
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import UserError, check_choice
 
 CLASSES = ("normal", "cardiomegaly")
 LIMIT = 0.5  # cardiothoracic ratio of an adult above which the heart counts as enlarged
@@ -17,27 +17,17 @@ LIMIT = 0.5  # cardiothoracic ratio of an adult above which the heart counts as 
 
 def index(data_dir: None, images: int = 4000, seed: int = 0, site: str = "both") -> Index:
     """List `images` radiographs of site 'A', 'B' or 'both'; another `seed`, other patients."""
-    del data_dir
-    sites = ("both", *radiograph.SITES)
-    if site not in sites:
-        raise UserError(f"site={site!r}: use one of {', '.join(sites)}")
+    check_choice("data.options.site", site, ("both", *radiograph.SITES))
     if images < 1 or seed < 0:
-        raise UserError(
-            f"images={images}, seed={seed}: use at least one image, and no seed below 0"
-        )
-    rows = []
+        raise UserError(f"images={images}, seed={seed}: use an image or more, and no seed below 0")
+    rows, place = [], {}
     for i in range(images):
         patient, view, name = radiograph.describe(seed, i, site)
         number, take = radiograph.locate(i)
-        rows.append(
-            Row(
-                path=f"{name}/P{number:05d}-{take + 1}.png",
-                label=int(radiograph.cardiothoracic_ratio(patient, view) > LIMIT),
-                patient=f"P{number:05d}",
-                site=name,
-            )
-        )
-    place = {row.path: i for i, row in enumerate(rows)}
+        path = f"{name}/P{number:05d}-{take + 1}.png"
+        enlarged = radiograph.cardiothoracic_ratio(patient, view) > LIMIT
+        rows.append(Row(path, int(enlarged), f"P{number:05d}", site=name))
+        place[path] = i
 
     def read(row: Row, size: int = radiograph.RAYS) -> np.ndarray:
         image = radiograph.render(seed, place[row.path], size, site).image

@@ -13,8 +13,7 @@ from ssl_gan_jax.data.source import (
     Row,
     SourceBuilder,
     find_tables,
-    index_of_files,
-    rows_on_disk,
+    index_of_tables,
 )
 from ssl_gan_jax.errors import UserError
 
@@ -25,8 +24,7 @@ PATIENT, YEAR, LABEL, RESULT = "plco_id", "study_yr", "an_cardiac", "xry_result"
 INADEQUATE = "4"  # of RESULT: the radiologist could not read the film
 
 LINKAGE = "lung_xryimg*_data*.csv"  # one row an image; a visit may have several
-IMAGE_NAME = "image_file_name"
-LINKAGE_YEARS = (YEAR, "assoc_visit_syr")  # newer, older releases
+IMAGE_NAME, OLDER_YEAR = "image_file_name", "assoc_visit_syr"  # OLDER_YEAR: of older releases
 
 LABELS = {"0": 0, "1": 1}  # of LABEL; '' and '.N', '.M' and the like are missing values
 
@@ -41,32 +39,30 @@ def index(data_dir: Path, positive: str = LABEL) -> Index:
         data_dir: holds tables and images.
         positive: the column (0 or 1) of the abnormality.
     """
-    visits = {}
-    for at, row in _rows(data_dir, SCREENS, (PATIENT, YEAR, positive, RESULT)):
+    visits, entries = {}, []
+    for at, row in _rows(data_dir, SCREENS, PATIENT, YEAR, positive, RESULT):
+        value = row[positive]
         if row[RESULT] == INADEQUATE:
             continue
-        value = row[positive]
         if value not in LABELS and value and not value.startswith("."):
             raise UserError(f"{at}, column {positive!r}: {value!r} is none of {', '.join(LABELS)}")
         visits[row[PATIENT], row[YEAR]] = LABELS.get(value, UNLABELLED)
-
-    entries = []
-    for _, row in _rows(data_dir, LINKAGE, (PATIENT, IMAGE_NAME, LINKAGE_YEARS)):
-        year = row.get(YEAR) or row.get(LINKAGE_YEARS[1])
+    for _, row in _rows(data_dir, LINKAGE, PATIENT, IMAGE_NAME, (YEAR, OLDER_YEAR)):
+        year = row.get(YEAR) or row.get(OLDER_YEAR)
         if (label := visits.get((row[PATIENT], year))) is not None:
-            entries.append((row[IMAGE_NAME], Row("", label, row[PATIENT])))
+            entries.append(Row(row[IMAGE_NAME], label, row[PATIENT]))
     classes = CLASSES if positive == LABEL else (f"no {positive}", positive)
-    return index_of_files(data_dir, classes, rows_on_disk(data_dir, entries, _stem))
+    return index_of_tables(data_dir, classes, entries, _key)
 
 
 def _rows(
-    data_dir: Path, pattern: str, columns: tuple[str | tuple[str, ...], ...]
+    data_dir: Path, pattern: str, *columns: str | tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     for table in find_tables(data_dir, pattern, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
         yield from tables.read(table, columns)
 
 
-def _stem(image_name: str) -> str:
+def _key(image_name: str) -> str:
     """`image_file_name` may lack the suffix and differ in case from the disk."""
     name = image_name.rpartition("/")[2].casefold()
     return name.removesuffix(".tiff").removesuffix(".tif")
@@ -78,7 +74,7 @@ class Builder(SourceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     request "Lung Screening" data and the lung X-ray images of PLCO from the NCI's CDAS
     (https://cdas.cancer.gov/plco), put the tables lung_screen_data_*.csv and
-    lung_xryimg25_data_*.csv and the TIFF images into one
-    folder, sub-folders allowed, and give it as data.dir
+    lung_xryimg25_data_*.csv and the TIFF images into one folder, sub-folders allowed, and give it
+    as data.dir
     """
     index = staticmethod(index)

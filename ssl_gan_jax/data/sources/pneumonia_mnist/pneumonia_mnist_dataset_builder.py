@@ -15,14 +15,8 @@ def index(data_dir: Path) -> Index:
     """
     names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
     path, arrays = open_arrays(data_dir, "pneumoniamnist", names)
-    return index_of_arrays(
-        data_dir,
-        path,
-        classes=("normal", "pneumonia"),
-        parts={
-            split: (arrays[f"{split}_images"], arrays[f"{split}_labels"][:, 0]) for split in SPLITS
-        },
-    )
+    parts = {s: (arrays[f"{s}_images"], arrays[f"{s}_labels"][:, 0]) for s in SPLITS}
+    return index_of_arrays(data_dir, path, ("normal", "pneumonia"), parts)
 
 
 class Builder(SourceBuilder):
