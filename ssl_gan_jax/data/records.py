@@ -9,7 +9,7 @@ import pkgutil
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -87,8 +87,7 @@ def load(
         try:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: nobody else's
             with quiet.tfds_chatter():
-                builder = source.Builder(data_dir=cache, config=config)
-                _prepare(builder, data_dir)
+                builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
         except OSError as error:
             raise UserError(
                 f"cannot write prepared images to {cache}: {error.strerror or error}; "
@@ -152,27 +151,29 @@ def _stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _prepare(builder: "SourceBuilder", data_dir: Path | None) -> None:
+def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "SourceBuilder":
     """Prepare what is not prepared; TFDS renames its folder when it is complete."""
     import fcntl
 
     import tensorflow_datasets as tfds
 
+    builder = make()
     if builder.is_prepared():
-        return
+        return builder
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
-        if builder.is_prepared():
-            return
-        logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
-        for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
-        builder.download_and_prepare(download_config=downloads)
-        shutil.rmtree(builder.parts, ignore_errors=True)
+        builder = make()  # it reads what another process has prepared meanwhile
+        if not builder.is_prepared():
+            logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
+            for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
+            builder.download_and_prepare(download_config=downloads)
+            shutil.rmtree(builder.parts, ignore_errors=True)
+    return builder
 
 
 def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:

@@ -19,13 +19,12 @@ from cases import (
     started,
     stepper,
 )
-from PIL import Image
 from steps import WIDTH, without_shift
-from timing import Watch, alternate, count_flops, seconds
+from timing import Watch, alternate, count_flops
 from tiny import batch as batch_of
 
 from ssl_gan_jax import train
-from ssl_gan_jax.data import pipeline, records
+from ssl_gan_jax.data import pipeline
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -179,29 +178,12 @@ def first_run(folder, cache):
 
 
 def preparation(options, rate):
-    """Images a second from the source to the cache of prepared ones."""
-    del rate
-    n = 100 if options.quick else 1000
-    with tempfile.TemporaryDirectory() as folder:
-        jpegs = Path(folder) / "jpegs"
-        write_jpegs(jpegs, n)
-
-        def prepare(name, data_dir, size, **changes):
-            records.load(name, data_dir, size, cache_dir=f"{folder}/cache", **changes)
-
-        prepare("phantom", None, 32, images=8)  # imports, and what TFDS does once
-        for size in (32, 128):
-            s = seconds(lambda size=size: prepare("phantom", None, size, images=n))
-            yield {"images": f"phantom at {size} px", "count": n, "images_s": n / s}
-        s = seconds(lambda: prepare("folder", jpegs, 64))
-        yield {"images": "JPEG 224x224 to 64 px", "count": n, "images_s": n / s}
-
-
-def write_jpegs(folder, n):
-    """Smooth random images, in one sub-folder for each of two classes."""
-    random = np.random.default_rng(0)
-    for i in range(n):
-        path = folder / "ab"[i % 2] / f"{i:05d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(random.integers(0, 256, (14, 14), np.uint8))
-        small.resize((224, 224), Image.Resampling.BICUBIC).save(path, quality=90)
+    """Images a second from the source to the cache, at 64 px, and the most memory it took."""
+    cases = [("phantom", 1000), ("jpeg", 1000), ("tiff", 100)]
+    cases += [("film", count) for count in (100, 300, 1000)]
+    for kind, count in cases:
+        rate.sample()
+        command = [sys.executable, Path(__file__).with_name("preparation.py"), kind]
+        command.append(str(count // 10 if options.quick else count))
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield json.loads(done.stdout)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 from absl import logging
-from made import RAMP, SENTINEL, dicom
+from made import RAMP, SENTINEL, dicom, lossless_jpeg
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -15,6 +15,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     RLELossless,
 )
 
@@ -69,6 +71,15 @@ def test_jpeg(tmp_path):
     Image.fromarray(pixels).save(file, "JPEG", quality=95)
     path = dicom(tmp_path / "x", pixels, 8, syntax=JPEGBaseline8Bit, frame=file.getvalue())
     np.testing.assert_allclose(read_image(path), EXPECTED, atol=0.02)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_jpeg_lossless(tmp_path, syntax, bits):
+    pixels = RAMP if bits == 12 else (RAMP >> 4).astype(np.uint8)
+    frame = lossless_jpeg(pixels, bits)
+    image = read_image(dicom(tmp_path / "x", pixels, bits, syntax=syntax, frame=frame))
+    np.testing.assert_allclose(image, EXPECTED, atol=1e-6)
 
 
 @pytest.mark.parametrize(

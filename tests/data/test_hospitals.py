@@ -1,23 +1,31 @@
-"""From the tables and images that hospitals publish to a result, at another hospital."""
+"""From the tables and images that hospitals publish to a result, and nobody's name on the way."""
 
 import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
+from absl import logging
+from made import SENTINEL, dicom
 from test_sources import report, write_image
 
-from ssl_gan_jax import train
+from ssl_gan_jax import audit, predict, train
+from ssl_gan_jax import report as report_lib
+from ssl_gan_jax.data import records, task
 from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
 
-CONFIG = Path(__file__).parents[2] / "configs" / "domain.py"
+CONFIGS = Path(__file__).parents[2] / "configs"
+SECRETS = ("SENTINEL", "S3NTINEL", SENTINEL["PatientBirthDate"])  # also in PLCO's patient keys
 
 
-def hospitals(folder):
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
     """60 films of PLCO, 40 reports of Open-i with a frontal image each; half with large hearts."""
+    folder = tmp_path_factory.mktemp("hospitals")
     screen, link = ["plco_id,study_yr,xry_result,an_cardiac"], ["plco_id,study_yr,image_file_name"]
     for i in range(60):
-        screen.append(f"P{i},0,1,{i % 2}")
-        link.append(f"P{i},0,film{i}")
+        screen.append(f"S3NTINEL-{i},0,1,{i % 2}")
+        link.append(f"S3NTINEL-{i},0,film{i}")
         write_image(folder / "plco" / "batch1" / f"film{i}.TIF", i)
     (folder / "plco" / "lung_screen_data_1.csv").write_text("\n".join(screen))
     (folder / "plco" / "lung_xryimg25_data_1.csv").write_text("\n".join(link))
@@ -26,22 +34,59 @@ def hospitals(folder):
     for i in range(1, 41):
         name, tags = f"IM-{i:04}-1001", ["normal"] if i % 2 else ["Cardiomegaly/mild"]
         (folder / "openi" / openi.FOLDER / f"{i}.xml").write_text(report(i, tags, name))
-        write_image(folder / "openi" / f"CXR{i}_{name}.png", 100 + i)
+        pixels = np.random.default_rng(100 + i).integers(0, 4096, (12, 10), np.uint16)
+        dicom(folder / "openi" / f"{i}_{name}.dcm", pixels, BurnedInAnnotation="")
         views.append(f"{i},{i}_{name}.dcm.png,Frontal")
     (folder / "openi" / openi.PROJECTIONS).write_text("\n".join(views))
+    return folder
 
 
-def test_m_table_2_from_plco_to_openi(tmp_path):
-    hospitals(tmp_path / "data")
-    arg = "data=sites,source=plco,target=openi,steps=2"
-    config = runpy.run_path(str(CONFIG))["get_config"](arg)
-    config.data.dir = str(tmp_path / "data")
-    config.method.update(width=4, reference_size=4)
-    config.train.update(batch_size=8, unlabeled_batch_size=8)
-    result = train.run(config, tmp_path / "run")
+def run(config, folder, workdir):
+    """Two steps of a tiny network."""
+    config.data.dir = str(folder)
+    config.data.cache_dir = str(workdir.parent / "cache")
+    config.method.update(width=4)
+    config.train.update(batch_size=8)
+    return train.run(config, workdir)
+
+
+def config_of(name, arg):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](arg)
+
+
+def test_m_table_1_on_plco(hospitals, tmp_path):
+    config = config_of("plco", "method=supervised,labels=3,steps=2")
+    result = run(config, hospitals / "plco", tmp_path / "run")
+    assert result["classes"] == ["no cardiac abnormality", "cardiac abnormality"]
+    assert result["labelled"] == 6 and result["test"]["n"] > 0
+
+
+def test_m_table_2_from_plco_to_openi_and_trust_26(hospitals, tmp_path, capfd, caplog):
+    logging.use_python_logging(quiet=True)
+    config = config_of("domain", "data=sites,source=plco,target=openi,steps=2")
+    config.method.reference_size, config.train.unlabeled_batch_size = 4, 8
+    workdir, out = tmp_path / "run", tmp_path / "out"
+    result = run(config, hospitals, workdir)
     assert result["classes"] == ["normal", "abnormal heart"]
     assert result["splits"]["labelled"].get("sites") == {"plco": result["labelled"]}
     assert set(result["splits"]["test"]["sites"]) == {"openi"} and result["test"]["n"] > 0
     # Open-i's other images take part without labels: M's third row.
     assert result["splits"]["unlabelled"]["sites"]["openi"] == 40 - result["test"]["n"]
     assert np.isfinite(result["test"]["accuracy"]["value"])
+
+    report_lib.write([workdir], workdir)
+    films = [str(path) for path in sorted((hospitals / "openi").glob("*.dcm"))[:3]]
+    args = ["--workdir", str(workdir), *films, "--out", str(out / "predictions.csv")]
+    assert predict.main(predict.PARSER.parse_args(args)) == 0
+    found = task.load(config.data)
+    audited, _ = audit.audit(found, task.divide(found, config.data))
+    audited |= audit.headers(records.list_source("openi", hospitals / "openi").files)
+    assert audited["burned_in_annotation"] == {"not given": 40}
+    written = [path for folder in (workdir, out) for path in folder.rglob("*")]
+    names = {path.name for path in written}
+    assert {"report.html", "MODEL_CARD.md", "predictions.csv", "result.json"} <= names
+    assert any(name.startswith("events.") for name in names)
+    said = [*capfd.readouterr(), caplog.text, repr(audited), *audit.summary(audited), *names]
+    said = "\n".join(said).encode()
+    for text in (said, *(path.read_bytes() for path in written if path.is_file())):
+        assert not any(secret.encode() in text for secret in SECRETS)

@@ -112,7 +112,7 @@ def damaged(tmp_path, kind):
         ("rare bomb", "pixels according to its header"),
         ("nan", "NaN"),
         ("PNG", "OSError|SyntaxError|EOF"),
-        ("JPEG", "truncated"),
+        ("JPEG", "JPEG: Premature end"),
         ("TIFF", "OSError|SyntaxError|EOF|ValueError"),
     ],
 )
@@ -121,6 +121,13 @@ def test_what_cannot_be_read_is_refused_with_a_reason(tmp_path, kind, reason):
     with pytest.raises(UnreadableImage, match=reason) as caught:
         read_image(damaged(tmp_path, kind))
     assert str(tmp_path) not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_jpeg_that_is_whole_is_read_however_it_is_coded(tmp_path):
+    for options in ({"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}):
+        path = saved(tmp_path, Image.fromarray(RAMP), "x.jpg", **options)
+        path.write_bytes(path.read_bytes() + b"\0\0")  # as archives pad files
+        np.testing.assert_allclose(read_image(path), RAMP / 255, atol=0.02)
 
 
 def test_a_missing_file_is_unreadable(tmp_path):

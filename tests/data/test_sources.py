@@ -12,11 +12,12 @@ from absl import logging
 from made import dicom
 from PIL import Image
 
+from ssl_gan_jax import command_line
 from ssl_gan_jax.data import images, records, source, tables
 from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
 from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14
 from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import Stopped, UserError
 
 
 def write_image(path, seed=0):
@@ -150,8 +151,8 @@ def test_nih14(tmp_path):
 
 def test_nih14_real_table(real_data):
     entries = nih14.entries(real_data / "labels")
-    found = np.array([row.label for _, row in entries])
-    assert len(entries) == 112_120 and len({row.patient for _, row in entries}) == 30_805
+    found = np.array([row.label for row in entries])
+    assert len(entries) == 112_120 and len({row.patient for row in entries}) == 30_805
     assert [int((found == k).sum()) for k in (0, 1, -1)] == [60_361, 2_776, 48_983]
 
 
@@ -265,33 +266,88 @@ def test_aspect_has_a_cache_of_its_own(tmp_path):
         records.load("folder", tmp_path / "data", 8, aspect="crop")
 
 
+N = source.CHUNK + 36  # images: a whole chunk and a part of one
 PREPARE = """
 import os, signal, sys
 from ssl_gan_jax.data import images, records
-read, done = images.read_image, []
-def killed(path):
-    if path.name == "0290.png":
+read, names = images.read_image, []
+def read_and_count(path):
+    if path.name == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
+    names.append(path)
     return read(path)
-images.read_image = killed
+images.read_image = read_and_count
 records.load("folder", sys.argv[1], 8, cache_dir=sys.argv[2])
+print(len(names))
 """
 
 
-def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    for i in range(300):
+@pytest.fixture
+def many(tmp_path):
+    """N images, the fourth of which cannot be read."""
+    for i in range(N):
         write_image(tmp_path / "data" / "a" / f"{i:04d}.png", i)
     (tmp_path / "data" / "a" / "0003.png").write_bytes(b"no image")
-    command = [sys.executable, "-c", PREPARE, str(tmp_path / "data"), str(tmp_path / "c")]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were decoded."""
     names, read = [], images.read_image
     monkeypatch.setattr(images, "read_image", lambda path: names.append(path.name) or read(path))
-    loaded = records.load("folder", tmp_path / "data", 8, cache_dir=tmp_path / "c")
-    assert len(names) == 300 - 256 and len(loaded.label) == 299
-    assert loaded.quarantined[0][0] == "a/0003.png" and "not a PNG" in loaded.quarantined[0][1]
-    assert not list((tmp_path / "c").rglob(source.PARTS))
-    fresh = records.load("folder", tmp_path / "data", 8, cache_dir=tmp_path / "other")
-    np.testing.assert_array_equal(loaded.image, fresh.image)
+    return names
+
+
+def prepared_once(many, cache):
+    loaded = records.load("folder", many, 8, cache_dir=cache, max_unreadable=0.1)
+    assert [path for path, _ in loaded.quarantined] == ["a/0003.png"]
+    left = {path.name for path in (cache / "folder").glob("*/*")}
+    assert left == {"1.0.0", "lock", "metadata.json"}  # no parts, nothing incomplete
+    return loaded.image
+
+
+def test_a_killed_preparation_goes_on_and_two_processes_share_one(many, tmp_path, decoded):
+    def start(dies_at=""):
+        command = [sys.executable, "-c", PREPARE, str(many), str(tmp_path / "c"), dies_at]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    assert start(dies_at=f"{N - 1:04d}.png").wait() == -signal.SIGKILL
+    assert list((tmp_path / "c").rglob("incomplete*"))
+    both = [start(), start()]
+    counts = sorted(int(process.communicate()[0]) for process in both)
+    assert counts == [0, N - source.CHUNK]
+    shared = prepared_once(many, tmp_path / "c")
+    assert not decoded
+    np.testing.assert_array_equal(shared, prepared_once(many, tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_preparation_at_once_and_keeps_what_is_done(
+    many, tmp_path, decoded, monkeypatch, number
+):
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    counted = images.read_image
+
+    def interrupted(path):
+        if len(decoded) == source.CHUNK + 1:
+            os.kill(os.getpid(), number)
+        return counted(path)
+
+    try:
+        asked = command_line.on_signal()  # as `main` does
+        with monkeypatch.context() as patch, pytest.raises(Stopped, match="are kept"):
+            patch.setattr(images, "read_image", interrupted)
+            records.load("folder", many, 8, cache_dir=tmp_path / "c")
+        assert not asked()
+        os.kill(os.getpid(), number)  # afterwards it is `main`'s again
+        assert asked()
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    decoded.clear()
+    prepared_once(many, tmp_path / "c")
+    assert len(decoded) == N - source.CHUNK
 
 
 def test_a_damaged_part_is_made_again(tmp_path):
@@ -301,12 +357,11 @@ def test_a_damaged_part_is_made_again(tmp_path):
     assert source._load_part(tmp_path / "0.npz") is None
 
 
-def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capfd):
-    monkeypatch.setattr(logging, "log_every_n_seconds", lambda *args: print(args))
-    with source._progress(10) as advance:
-        advance(4)
-    assert "4, 10" in capfd.readouterr().out
+def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path, monkeypatch, capfd):
+    write_image(tmp_path / "data" / "a" / "1.png")
+    monkeypatch.setattr(logging, "log_every_n_seconds", lambda *args: print(args, file=sys.stderr))
+    records.load("folder", tmp_path / "data", 8)
+    assert "1, 1)" in capfd.readouterr().err
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with source._progress(10) as advance:
-        advance(4)
-    assert "Preparing 10 images" in capfd.readouterr().err
+    records.load("folder", tmp_path / "data", 9)
+    assert "Preparing 1 images" in capfd.readouterr().err

@@ -16,9 +16,9 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from made import RAMP, dicom
+from made import RAMP, dicom, lossless_jpeg
 from PIL import Image
-from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.images import UnreadableImage, read_image
@@ -50,9 +50,9 @@ def ihdr(width=48, height=48, depth=8, colour=0):
     return b"IHDR", struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
 
 
-def jpeg_of_size(height, width):
-    raw = coded("JPEG")
-    at = raw.index(b"\xff\xc0") + 5
+def jpeg_of_size(height, width, **options):
+    raw = coded("JPEG", **options)
+    at = raw.index(b"\xff\xc2" if options else b"\xff\xc0") + 5
     return raw[:at] + struct.pack(">2H", height, width) + raw[at + 4 :]
 
 
@@ -111,6 +111,14 @@ IMAGES = {
     "jpeg signature": b"\xff\xd8\xff\xe0",
     "jpeg truncated": coded("JPEG")[:700],
     "jpeg without its end": coded("JPEG")[:-300],
+    "jpeg of more rows than it holds": jpeg_of_size(96, 48),
+    "jpeg of one more row of blocks": jpeg_of_size(49, 48),
+    "jpeg of fewer rows than it holds": jpeg_of_size(40, 48),
+    "jpeg of more columns": jpeg_of_size(48, 480),
+    "jpeg, progressive, of more rows": jpeg_of_size(96, 48, progressive=True),
+    "jpeg truncated, with an end": coded("JPEG")[:-300] + b"\xff\xd9",
+    "jpeg with a hole": coded("JPEG")[:1200] + coded("JPEG")[1400:],
+    "jpeg of damaged pixels": coded("JPEG")[:1200] + bytes(200) + coded("JPEG")[1400:],
     "jpeg of no height": jpeg_of_size(0, 48),
     "jpeg bomb": jpeg_of_size(HUGE, HUGE),
     "tiff signature": b"II*\0",
@@ -126,6 +134,7 @@ IMAGES = {
     "tiff of three float planes": tiff(np.ones((4, 4, 3), "f2"), photometric="rgb"),
 }
 COMPRESSED = {"syntax": JPEGBaseline8Bit, "pixels": NOISE, "bits": 8}
+LOSSLESS = {"syntax": JPEGLosslessSV1}
 J2K = {"syntax": JPEG2000Lossless, "pixels": NOISE, "bits": 8}
 DICOM = {
     "dicom signature": bytes(128) + b"DICM",
@@ -170,6 +179,11 @@ DICOM = {
     "dicom of damaged jpeg": COMPRESSED | {"frame": b"\xff\xd8" + bytes(90) + b"\xff\xd9"},
     "dicom of truncated jpeg": COMPRESSED | {"frame": coded("JPEG")[:700]},
     "dicom of a smaller jpeg": COMPRESSED | {"frame": coded("JPEG", NOISE[:40])},
+    "dicom of a jpeg of more rows than it holds": COMPRESSED
+    | {"pixels": np.tile(NOISE, (2, 1)), "frame": jpeg_of_size(96, 48)},
+    "dicom of truncated lossless jpeg": LOSSLESS | {"frame": lossless_jpeg(RAMP, 12)[:900]},
+    "dicom of lossless jpeg without its table": LOSSLESS
+    | {"frame": lossless_jpeg(RAMP, 12).replace(b"\xff\xc4", b"\xff\xe4")},
     "dicom jpeg bomb": COMPRESSED | {"frame": jpeg_of_size(HUGE, HUGE)},
     "dicom of truncated jpeg 2000": J2K | {"frame": coded("JPEG2000", no_jp2=True)[:600]},
     "dicom jpeg 2000 bomb": J2K | {"frame": jpeg2000_of_size(HUGE, HUGE)},
