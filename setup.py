@@ -24,6 +24,7 @@ setup(
         "rich",
         "scikit-image",
         "scipy",
+        "simplejpeg",
         "tensorboardX",
         "tensorflow-cpu ; platform_system != 'Darwin'",  # tf.data; never computes
         "tensorflow ; platform_system == 'Darwin'",

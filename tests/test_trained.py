@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
     for path in task.records.path[task.test]:
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(radiograph.render(0, place[path], 32, "A").image).save(file)
+        Image.fromarray(radiograph.render(0, place[path], 32, "A")).save(file)
     return folder / "run", task, folder / "images"
 
 

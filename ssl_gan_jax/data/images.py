@@ -127,12 +127,10 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
         image = (counts.cumsum() / gray.size).astype(np.float32)[gray]
     elif equalize == "clahe" and image.min() < image.max():  # it divides by the range
         image = exposure.equalize_adapthist(image)
-    height, width = image.shape
-    longest = max(height, width)
-    box = (size, size)
+    box, (height, width) = (size, size), image.shape
     if aspect == "pad":
-        box = tuple(max(1, round(side * size / longest)) for side in (width, height))
-    small = Image.fromarray(image.astype(np.float32)).resize(box, Image.Resampling.BILINEAR)
+        box = tuple(max(1, round(side * size / max(image.shape))) for side in (width, height))
+    small = Image.fromarray(np.asarray(image, np.float32)).resize(box, Image.Resampling.BILINEAR)
     square = np.zeros((size, size), np.float32)
     left, top = ((size - side) // 2 for side in box)
     square[top : top + box[1], left : left + box[0]] = small

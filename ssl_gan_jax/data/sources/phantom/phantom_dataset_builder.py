@@ -30,8 +30,7 @@ def index(data_dir: None, images: int = 4000, seed: int = 0, site: str = "both")
         place[path] = i
 
     def read(row: Row, size: int = radiograph.RAYS) -> np.ndarray:
-        image = radiograph.render(seed, place[row.path], size, site).image
-        return image.astype(np.float32) / 255
+        return radiograph.render(seed, place[row.path], size, site).astype(np.float32) / 255
 
     return Index(CLASSES, rows, read, files=[Path(radiograph.__file__)])
 

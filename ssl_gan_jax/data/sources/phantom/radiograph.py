@@ -116,16 +116,6 @@ class View(NamedTuple):
     marker: tuple[float, float, float]  # x, y, height, part of the field; height 0 for none
 
 
-class Radiograph(NamedTuple):
-    """`image` uint8 [size, size]; `ratio` the cardiothoracic ratio seen in it; names."""
-
-    image: np.ndarray
-    ratio: float
-    patient: int
-    view: int
-    site: str
-
-
 def draw_patient(rng: np.random.Generator, site: Site) -> Patient:
     """An adult; the ratio is spread smoothly over the limit of 0.5, with no gap."""
     vary = _vary(rng)
@@ -289,19 +279,14 @@ def describe(seed: int, index: int, site: str) -> tuple[Patient, View, str]:
     return patient, draw_view(np.random.default_rng((seed, number, 1 + view)), SITES[name]), name
 
 
-def render(seed: int, index: int, size: int, site: str = "both") -> Radiograph:
-    """Take picture `index` of the data set `seed`."""
-    patient, view, name = describe(seed, index, site)
-    number, take = locate(index)
-    rng = np.random.default_rng((seed, number, 1 + take, size))
-    image = expose(patient, view, SITES[name], size, rng)
-    return Radiograph(image, cardiothoracic_ratio(patient, view), number, take, name)
+def render(seed: int, index: int, size: int, site: str = "both") -> np.ndarray:
+    """Take picture `index` of the data set `seed`: photons through the patient onto the detector.
 
-
-def expose(
-    patient: Patient, view: View, site: Site, size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Photons through the patient onto the detector: uint8 [size, size], full range."""
+    Returns:
+        [size,size] uint8 of the full range.
+    """
+    (patient, view, name), (number, take) = describe(seed, index, site), locate(index)
+    rng, looks = np.random.default_rng((seed, number, 1 + take, size)), SITES[name]
     rays = 2 if size < RAYS else 1
     fine = rays * size
     part = ((np.arange(fine) + 0.5) / fine).astype(np.float32)  # of the field
@@ -309,16 +294,16 @@ def expose(
     cos, sin = math.cos(view.roll), math.sin(view.roll)
     x, y = u * cos + v * sin, (v * cos - u * sin) / patient.height
     depth = line_integral(patient, view, x, y)
-    _stamp(depth, site.marker, view.marker)
+    _stamp(depth, looks.marker, view.marker)
     passed = np.exp(-depth).reshape(size, rays, size, rays).mean((1, 3))
-    passed += site.scatter * passed.mean()  # scatter is so wide that it is nearly flat
+    passed += looks.scatter * passed.mean()  # scatter is so wide that it is nearly flat
     counts = rng.poisson(view.photons * passed)
     density = -np.log((counts + 1) / view.photons).astype(np.float32)
     edge = size // 4
     middle = density[edge : size - edge, edge : size - edge].mean()  # automatic exposure
     shown = 1 / (1 + np.exp(-view.contrast * (density - middle + view.exposure)))
     low, high = np.quantile(shown, (0.005, 0.995))
-    shown = np.clip((shown - low) / (high - low), 0, 1) ** site.gamma
+    shown = np.clip((shown - low) / (high - low), 0, 1) ** looks.gamma
     left, right, top, bottom = (round(part * size) for part in view.shutter)
     shown[:, :left] = shown[:, size - right :] = shown[:top] = shown[size - bottom :] = 0
     return np.round(255 * shown).astype(np.uint8)
@@ -413,7 +398,7 @@ def _stamp(depth: np.ndarray, letter: str, marker: tuple[float, float, float]) -
     glyph = np.array([[int(bit) for bit in row] for row in MARKERS[letter]], np.float32)
     x, y, height = (round(value * len(depth)) for value in marker)
     if height:
-        rows = np.arange(height) * 5 // height
-        columns = np.arange(max(3, height * 3 // 5)) * 3 // max(3, height * 3 // 5)
+        width = max(3, height * 3 // 5)
+        rows, columns = np.arange(height) * 5 // height, np.arange(width) * 3 // width
         patch = depth[y : y + height, x : x + len(columns)]
         patch += LEAD * glyph[np.ix_(rows, columns)][: patch.shape[0], : patch.shape[1]]
