@@ -123,7 +123,8 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
         # looking them up gives what it interpolates, ten times as fast.
         scaled = image * np.float32(65535)
         gray = np.rint(scaled, out=scaled).astype(np.uint16)
-        counts = sum(np.bincount(rows.ravel(), minlength=65536) for rows in _strips(gray))
+        strips = np.array_split(gray, -(-gray.size // 2**18))  # bincount makes 64 bits of a pixel
+        counts = sum(np.bincount(rows.ravel(), minlength=65536) for rows in strips)
         image = (counts.cumsum() / gray.size).astype(np.float32)[gray]
     elif equalize == "clahe" and image.min() < image.max():  # it divides by the range
         image = exposure.equalize_adapthist(image)
@@ -181,11 +182,6 @@ def check_jpeg(raw: bytes) -> None:
         simplejpeg.decode_jpeg(raw, space, min_height=1, min_width=1, min_factor=8, strict=True)
     except ValueError as error:
         raise UnreadableImage(f"JPEG: {error}") from error
-
-
-def _strips(image: np.ndarray, pixels: int = 2**18) -> list[np.ndarray]:
-    """Rows of about so many pixels: bincount makes 64 bits of each, better in a cache."""
-    return np.array_split(image, -(-image.size // pixels))
 
 
 def _scale(values: np.ndarray, negative: bool) -> np.ndarray:

@@ -94,7 +94,14 @@ def load(
                 "set SSL_GAN_JAX_CACHE to a folder with room"
             ) from error
         records = _read(builder, index)
-    _check_unreadable(records.quarantined, len(index.rows), max_unreadable, builder.data_dir)
+    if bad := records.quarantined:
+        first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
+        said = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
+        if len(bad) > max_unreadable * len(index.rows):
+            raise UserError(
+                f"{said}: repair or remove them, or raise data.max_unreadable={max_unreadable}"
+            )
+        logging.warning("%s; left out and listed in %s/quarantine.csv", said, builder.data_dir)
     return records
 
 
@@ -186,18 +193,6 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
             stat = path.stat()
             digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _check_unreadable(
-    quarantined: tuple[tuple[str, str], ...], total: int, limit: float, prepared_dir: str
-) -> None:
-    if not quarantined:
-        return
-    first = "; ".join(f"{path}: {reason}" for path, reason in quarantined[:3])
-    count = f"{len(quarantined)} of {total} images cannot be read ({first})"
-    if len(quarantined) > limit * total:
-        raise UserError(f"{count}: repair or remove them, or raise data.max_unreadable={limit}")
-    logging.warning("%s; left out and listed in %s/quarantine.csv", count, prepared_dir)
 
 
 def _read(builder: "SourceBuilder", index: "Index") -> Records:

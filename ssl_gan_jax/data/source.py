@@ -59,21 +59,13 @@ def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) 
     )
 
 
-def images_in(folder: Path) -> list[Path]:
-    """List the image files directly in `folder` by suffix, sorted, without hidden ones."""
-    return [path for path in sorted(folder.iterdir()) if _is_image(path.name)]
-
-
 def files_in(data_dir: Path) -> Iterator[str]:
     """Yield the image files in a folder and all below, by suffix and relative to it."""
     for folder, subfolders, names in os.walk(data_dir):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in filter(_is_image, sorted(names)):
-            yield Path(folder, name).relative_to(data_dir).as_posix()
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith(".")
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith("."):
+                yield Path(folder, name).relative_to(data_dir).as_posix()
 
 
 def stem(name: str) -> str:
@@ -122,41 +114,33 @@ def outcome(option: str, choice: str) -> int | None:
     return OUTCOMES[check_choice(f"data.options.{option}", choice, OUTCOMES)]
 
 
-def find_tables(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
-    """List the files that match in a folder, or else below; `UserError` if there is none."""
-    if tables := sorted(data_dir.glob(pattern)) or sorted(data_dir.rglob(pattern)):
-        return tables
-    raise UserError(f"no {pattern} in {data_dir}: {' '.join(instructions.split())}")
-
-
-def open_arrays(
-    data_dir: Path, stem: str, names: Sequence[str]
-) -> tuple[Path, Mapping[str, np.ndarray]]:
-    """Open `<stem>.npz`, in `data_dir` or in a folder `<stem>` of it, and refuse pickled arrays."""
-    for path in (data_dir / stem / f"{stem}.npz", data_dir / f"{stem}.npz"):
-        if path.is_file():
-            try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    return path, {name: arrays[name] for name in names}
-            except Exception as error:  # zip, header or pickle: what a damaged file raises varies
-                raise UserError(f"{path} cannot be read ({error}): download it again") from error
-    raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
-
-
-def index_of_arrays(
-    data_dir: Path,
-    path: Path,
-    classes: Sequence[str],
-    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+def index_of_npz(
+    data_dir: Path, stem: str, classes: Sequence[str], parts: Mapping[str, tuple[str, str]]
 ) -> Index:
-    """Return the index of a data set that keeps all images in one file, `path`.
+    """Return the index of a data set that is one file, `<stem>.npz` or `<stem>/<stem>.npz`.
 
-    `parts`: official split -> ([N,H,W] uint8 images, [N] labels). Each image counts as a patient.
+    Args:
+        data_dir: the user's folder.
+        stem: of the file's name.
+        classes: names of the labels.
+        parts: official split -> names of its images, [N,H,W] uint8, and of its labels, [N] or
+            [N,1]. Each image counts as a patient.
+
+    Raises:
+        UserError: no such file, or a damaged one, or pickled arrays, which are refused.
     """
-    rows, pixels, file = [], {}, path.relative_to(data_dir).as_posix()
-    for split, (part, labels) in parts.items():
-        for i, (image, label) in enumerate(zip(part, labels.tolist(), strict=True)):
-            name = f"{file}/{split}/{i:05d}"
+    places = [path for path in (f"{stem}/{stem}.npz", f"{stem}.npz") if (data_dir / path).is_file()]
+    if not places:
+        raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
+    rows, pixels, path = [], {}, data_dir / places[0]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            loaded = {split: [arrays[name] for name in names] for split, names in parts.items()}
+    except Exception as error:  # zip, header or pickle: what a damaged file raises varies
+        raise UserError(f"{path} cannot be read ({error}): download it again") from error
+    for split, (images_of, labels) in loaded.items():
+        for i, (image, label) in enumerate(zip(images_of, labels.ravel().tolist(), strict=True)):
+            name = f"{places[0]}/{split}/{i:05d}"
             rows.append(Row(path=name, label=label, patient=name, split=split))
             pixels[name] = image
     return Index(

@@ -11,6 +11,13 @@ from ssl_gan_jax.errors import UserError
 _MAX_BYTES = 2**30  # of a table
 
 
+def find(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
+    """List the files that match in a folder, or else below; `UserError` if there is none."""
+    if tables := sorted(data_dir.glob(pattern)) or sorted(data_dir.rglob(pattern)):
+        return tables
+    raise UserError(f"no {pattern} in {data_dir}: {' '.join(instructions.split())}")
+
+
 def read(
     path: Path, columns: Sequence[str | tuple[str, ...]], hint: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:

@@ -4,14 +4,7 @@ import re
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import (
-    Index,
-    Row,
-    SourceBuilder,
-    find_tables,
-    index_of_tables,
-    outcome,
-)
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
 from ssl_gan_jax.errors import UserError
 
 TABLES = {"train": "train.csv", "test": "valid.csv"}  # valid.csv: 200 patients, by radiologists
@@ -40,7 +33,7 @@ def index(
     labels = {"1": 1, "0": 0, "-1": outcome("uncertain", uncertain)}
     labels[""] = outcome("unmentioned", unmentioned)
     for split, name in TABLES.items():
-        table = find_tables(data_dir, name, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
+        table = tables.find(data_dir, name, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
         for at, row in tables.read(table, (PATH, PROJECTION, NORMAL, column)):
             if row[PROJECTION].lower() != "frontal":
                 continue

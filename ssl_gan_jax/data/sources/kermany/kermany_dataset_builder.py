@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, images_in, index_of_files
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, files_in, index_of_files
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("normal", "pneumonia")
@@ -44,7 +44,7 @@ def index(data_dir: Path) -> Index:
                     f"no folder {split}/{kind} in {root}: data.dir should be the folder chest_xray "
                     "of the release, or the one that holds it"
                 )
-            for path in images_in(folder):
+            for path in map(folder.joinpath, files_in(folder)):
                 official = "train" if split == "val" else split
                 name = path.relative_to(data_dir).as_posix()
                 rows.append(Row(name, label, patient_key(path.name), official))

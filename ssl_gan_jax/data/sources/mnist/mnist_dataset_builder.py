@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_arrays, open_arrays
+from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_npz
 
 
 def index(data_dir: Path) -> Index:
     """List `mnist.npz` of Keras: 60,000 digits to train, 10,000 to test. Use equalize='none'."""
-    path, arrays = open_arrays(data_dir, "mnist", ("x_train", "y_train", "x_test", "y_test"))
-    parts = {split: (arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test")}
-    return index_of_arrays(data_dir, path, tuple("0123456789"), parts)
+    parts = {split: (f"x_{split}", f"y_{split}") for split in ("train", "test")}
+    return index_of_npz(data_dir, "mnist", "0123456789", parts)
 
 
 class Builder(SourceBuilder):

@@ -3,14 +3,7 @@
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import (
-    Index,
-    Row,
-    SourceBuilder,
-    find_tables,
-    index_of_tables,
-    outcome,
-)
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
 from ssl_gan_jax.errors import UserError, check_choice
 
 TABLE = "Data_Entry_2017*.csv*"
@@ -44,7 +37,7 @@ def entries(
             names = (data_dir / name).read_text(errors="replace").split()
             splits |= dict.fromkeys(names, split)
     check_choice("data.options.view", view, ("", "AP", "PA"))
-    table = find_tables(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
+    table = tables.find(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
     positive, known, found = positive.lower(), set(), []
     for at, row in tables.read(table, (IMAGE, FINDINGS, PATIENT, VIEW)):
         findings = {finding.strip().lower() for finding in row[FINDINGS].split("|")}

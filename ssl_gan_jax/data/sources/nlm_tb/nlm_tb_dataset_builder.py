@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, images_in, index_of_files
+from ssl_gan_jax.data.source import Index, Row, SourceBuilder, files_in, index_of_files
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("normal", "tuberculosis")
@@ -22,7 +22,7 @@ def index(data_dir: Path) -> Index:
         raise UserError(f"neither {' nor '.join(SITES.values())} in {data_dir}")
     rows = []
     for site, folder in folders.items():
-        for path in images_in(folder) if folder.is_dir() else []:
+        for path in map(folder.joinpath, files_in(folder)):  # none in a folder that is not there
             if not (match := _NAME.fullmatch(path.stem)):
                 raise UserError(f"{path.name}: expected a name like CHNCXR_0001_0.png")
             name = path.relative_to(data_dir).as_posix()

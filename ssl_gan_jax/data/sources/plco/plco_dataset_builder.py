@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import (
-    UNLABELLED,
-    Index,
-    Row,
-    SourceBuilder,
-    find_tables,
-    index_of_tables,
-)
+from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_tables
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")
@@ -58,7 +51,7 @@ def index(data_dir: Path, positive: str = LABEL) -> Index:
 def _rows(
     data_dir: Path, pattern: str, *columns: str | tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    for table in find_tables(data_dir, pattern, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
+    for table in tables.find(data_dir, pattern, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
         yield from tables.read(table, columns)
 
 

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_arrays, open_arrays
-
-SPLITS = ("train", "val", "test")
+from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_npz
 
 
 def index(data_dir: Path) -> Index:
@@ -13,10 +11,8 @@ def index(data_dir: Path) -> Index:
     Kermany's images at 28x28 without their names: patients are unknown, and train and val share
     some. Each image counts as a patient of its own.
     """
-    names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
-    path, arrays = open_arrays(data_dir, "pneumoniamnist", names)
-    parts = {s: (arrays[f"{s}_images"], arrays[f"{s}_labels"][:, 0]) for s in SPLITS}
-    return index_of_arrays(data_dir, path, ("normal", "pneumonia"), parts)
+    parts = {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")}
+    return index_of_npz(data_dir, "pneumoniamnist", ("normal", "pneumonia"), parts)
 
 
 class Builder(SourceBuilder):
