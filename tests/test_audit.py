@@ -2,14 +2,16 @@
 
 import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
-from ssl_gan_jax import audit
+from ssl_gan_jax import audit, command_line
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.records import Records
 
@@ -86,7 +88,7 @@ def command(data, out, *args):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path, monkeypatch):
     data, out = tmp_path / "data", tmp_path / "out"
     (data / "deep").mkdir(parents=True)
     pictures, rows = radiographs(12), []
@@ -110,7 +112,12 @@ def test_command_line(tmp_path):
     (data / "labels.csv").write_text(
         "path,label,patient_id,split\n" + "".join(row for row in rows if "/12" not in row)
     )
-    assert command(data, out)[0] == 0
+    config = runpy.run_path(str(ROOT / "configs" / "folder.py"))["get_config"]()
+    config.data.dir = str(data)
+    monkeypatch.setattr(command_line, "check_flags", lambda argv: None)
+    monkeypatch.setattr(audit, "CONFIG", SimpleNamespace(value=config))
+    monkeypatch.setattr(audit, "WORKDIR", SimpleNamespace(value=str(out)))
+    assert audit.main([]) == 0
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
@@ -160,8 +160,6 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "SourceBuilder":
     """Prepare what is not prepared; TFDS renames its folder when it is complete."""
-    import fcntl
-
     import tensorflow_datasets as tfds
 
     builder = make()
@@ -170,8 +168,7 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
+        _wait_for(lock)
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
@@ -181,6 +178,18 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
             builder.download_and_prepare(download_config=downloads)
             shutil.rmtree(builder.parts, ignore_errors=True)
     return builder
+
+
+def _wait_for(lock: IO[str]) -> None:
+    """Lock a file until it is closed or the process ends; do without where there are no locks."""
+    with contextlib.suppress(ImportError, OSError):  # Windows, some network file systems
+        import fcntl
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("Waiting for another process, which prepares the same images")
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
