@@ -69,6 +69,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     near = near_pairs(found.image, varied)
     near = near[(found.image[near[:, 0]] != found.image[near[:, 1]]).any(axis=(1, 2, 3))]
     patients = patients_across(found.patient, split)
+    per_patient = collections.Counter(np.unique(found.patient, return_counts=True)[1].tolist())
     labels = found.label[exact]
     contradict = exact[(labels.min(1, initial=len(found.classes)) >= 0) & (np.ptp(labels, 1) > 0)]
 
@@ -89,7 +90,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
             {**group, "images": len(rows), "patients": len(np.unique(found.patient[rows]))}
             for group, rows in _groups(found, split)
         ],
-        "images_per_patient": _tally(np.unique(found.patient, return_counts=True)[1]),
+        "images_per_patient": {str(n): times for n, times in sorted(per_patient.items())},
         "unreadable": [list(pair) for pair in found.quarantined[:LISTED]],
         "constant": found.path[~varied][:LISTED].tolist(),
         "patients_in_two_splits": listed(patients),
@@ -182,10 +183,6 @@ def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str],
         name = found.classes[int(label)] if int(label) >= 0 else "unlabelled"
         rows = np.flatnonzero((keys == (site, part, label)).all(axis=1))
         yield {"site": site, "split": part, "class": name}, rows
-
-
-def _tally(numbers: np.ndarray) -> dict[str, int]:
-    return {str(k): int(n) for k, n in zip(*np.unique(numbers, return_counts=True), strict=True)}
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -223,8 +223,7 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         raise damaged from error
     if count != len(rows):
         raise damaged
-    columns = zip(*rows, strict=True) if rows else [()] * 5
-    path, label, patient, split, site = map(np.array, columns)
+    path, label, patient, split, site = map(np.array, zip(*rows, strict=True))
     return Records(
         image=image,
         label=label.astype(np.int32),

@@ -71,7 +71,7 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
     records = load(data)
     part, label = divide(records, data), records.label
     check_disjoint(records.patient, part)
-    train, extra = np.flatnonzero(part == "train"), np.flatnonzero(part == "adapt")
+    train = np.flatnonzero(part == "train")
     if not len(train):
         raise UserError(
             f"data: no training images among {len(part)}; give more images or another division"
@@ -88,8 +88,8 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
         images=data["images"] or None,
         seed=seed,
     )
-    unlabelled = np.union1d(
-        train if data["pool"] == "all" else labelled, extra if data["adapt"] else extra[:0]
-    )
+    unlabelled = train if data["pool"] == "all" else labelled
+    if data["adapt"]:
+        unlabelled = np.union1d(unlabelled, np.flatnonzero(part == "adapt"))
     val, test = (np.flatnonzero((part == name) & (records.label >= 0)) for name in ("val", "test"))
     return Task(records, labelled, unlabelled, val, test)
