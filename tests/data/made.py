@@ -57,18 +57,9 @@ def lossless_jpeg(pixels, bits):
     data = int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\0")
     table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
     head = struct.pack(">B2H4B", bits, *pixels.shape, 1, 1, 0x11, 0)
-    return b"".join(
-        [
-            b"\xff\xd8",
-            *(
-                b"\xff" + marker + struct.pack(">H", 2 + len(content)) + content
-                for marker, content in (
-                    (b"\xc4", table),
-                    (b"\xc3", head),
-                    (b"\xda", bytes([1, 1, 0, 1, 0, 0])),  # predictor 1
-                )
-            ),
-            data,
-            b"\xff\xd9",
-        ]
+    scan = bytes([1, 1, 0, 1, 0, 0])  # predictor 1
+    segments = (
+        b"\xff" + marker + struct.pack(">H", 2 + len(content)) + content
+        for marker, content in ((b"\xc4", table), (b"\xc3", head), (b"\xda", scan))
     )
+    return b"\xff\xd8" + b"".join(segments) + data + b"\xff\xd9"
