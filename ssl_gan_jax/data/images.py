@@ -67,6 +67,8 @@ def read_image(path: str | Path) -> np.ndarray:
             check_header(image.width * image.height, lambda: getattr(image, "n_frames", 1))
             if image.format == "JPEG":
                 check_jpeg(path.read_bytes())
+            elif image.info.get("compression") == "jpeg":
+                _check_jpeg_tiff(path)
             if image.mode in _DEEP_MODES:  # never convert("L"): it saturates every pixel above 255
                 negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
                 return stretch(np.asarray(image), negative)  # Pillow inverts 8-bit negatives itself
@@ -99,6 +101,15 @@ def read_header(path: str | Path) -> Header:
             with tifffile.TiffFile(path) as tiff:
                 page = tiff.pages[0]
                 return Header(page.imagewidth, page.imagelength, page.bitspersample, None)
+
+
+def _check_jpeg_tiff(path: Path) -> None:
+    with tifffile.TiffFile(path) as tiff:
+        page, file = tiff.pages[0], tiff.filehandle
+        tables = (page.jpegtables or b"\xff\xd8\xff\xd9")[:-2]  # what all strips share
+        for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            file.seek(start)
+            check_jpeg(tables + file.read(count)[2:])
 
 
 def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash") -> np.ndarray:

@@ -126,6 +126,9 @@ IMAGES = {
     "tiff pointing outside": b"II*\0" + struct.pack("<I", 10**6),
     "tiff of no tags": b"II*\0\x08\0\0\0\0\0" + bytes(8),
     "tiff pointing at itself": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",
+    "tiff of damaged jpeg": coded("TIFF", compression="jpeg").replace(
+        coded("TIFF", compression="jpeg")[1200:1300], bytes(100)
+    ),
     "tiff of frames": tiff(np.stack([NOISE] * 3), photometric="minisblack"),
     "tiff bomb": tiff_tag(tiff_tag(tiff(NOISE.astype("f2")), 256, HUGE), 257, HUGE),
     "tiff of nan": tiff(np.full((4, 4), np.nan, "f4")),
