@@ -285,6 +285,7 @@ def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
 
 
 def test_test_labels_and_unlabelled_labels_change_nothing_in_training(whole, tmp_path, monkeypatch):
+    a, b = whole("ssl_gan"), tmp_path
     open_task = train.open_task
 
     def other_labels(*args):
@@ -295,8 +296,7 @@ def test_test_labels_and_unlabelled_labels_change_nothing_in_training(whole, tmp
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
     monkeypatch.setattr(train, "open_task", other_labels)
-    train.run(small("ssl_gan"), tmp_path)
-    a, b = whole("ssl_gan"), tmp_path
+    train.run(small("ssl_gan"), b)
     assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
     a, b = (json.loads((folder / "result.json").read_text()) for folder in (a, b))
     assert a["test"]["threshold"] == b["test"]["threshold"]
