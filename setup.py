@@ -43,7 +43,7 @@ setup(
             "ruff",
             "scikit-learn",
         ],
-        "export": ["jax2onnx>=0.17", "onnxruntime"],
+        "export": ["jax2onnx>=0.13,<0.13.1", "onnxruntime"],  # later ones need Orbax < 0.11.37
         "dicom": ["pydicom>=3", "pylibjpeg[all]"],
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],

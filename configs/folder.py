@@ -4,7 +4,8 @@
 
 `labels.csv` has the columns path,label[,patient_id][,split]; an empty label means unlabelled, and
 such images still train `ssl_gan` and `dcgan`. Without `split` (train, val or test), patients are
-divided 80:10:10. Give patient_id where a patient has several images.
+divided 80:10:10. Give patient_id where a patient has several images. Columns sex, age and view, if
+there are such, divide the model card's metrics. Steps and batches are those of plco.py on Kermany.
 """
 
 import ml_collections
@@ -14,10 +15,13 @@ from ssl_gan_jax.config import base, parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config; `arg` as in the docstring of the file."""
-    a = parse_arg(arg, method="ssl_gan", size=32, seed=0, steps=3000, labels=0, preset="default")
+    a = parse_arg(arg, method="ssl_gan", size=32, seed=0, steps=1000, labels=0, preset="default")
     config = base(a.method, data="folder", size=a.size, seed=a.seed, preset=a.preset)
     config.data.labels_per_class = a.labels
     config.train.steps = a.steps
+    config.train.batch_size = 32
+    if a.method == "ssl_gan":
+        config.train.unlabeled_batch_size = 32
     return config
 
 

@@ -12,6 +12,7 @@ onnxruntime and others. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
     Traced here for one image, and mapped over the batch: B then may be symbolic, and converters
     see neither Flax modules nor the form of the convolution that is for CPUs alone.
     """
-    trained.classifier(run)
+    trained.needs(run, "classifier")
     size = run.config["data"]["size"]
 
     def one(images: Array) -> tuple[Array, Array]:
@@ -52,15 +53,11 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
 def preprocessing(run: Trained) -> dict[str, Any]:
     """What somebody must know to feed the exported model and to read its outputs; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
-    equalize, aspect = data["equalize"], data.get("aspect", "squash")
+    equalize, aspect = data["equalize"], data["aspect"]
     return {
         "input": {
             "shape": ["batch", size, size, 1],
             "dtype": "float32",
-            "size": size,
-            "equalize": equalize,
-            "aspect": aspect,
-            "scaling": "uint8 / 127.5 - 1",
             "steps": [
                 "decode to one gray channel in [0,1], black 0; files deeper than 8 bits are "
                 "scaled by their own least and greatest value",
@@ -83,7 +80,9 @@ def preprocessing(run: Trained) -> dict[str, Any]:
         },
         "temperature": run.calibration.temperature,  # is in the model already
         "threshold": run.calibration.threshold() if len(run.classes) == 2 else None,
-        "operating_points": {n: p["threshold"] for n, p in run.calibration.points.items()},
+        "operating_points": {
+            n: p["threshold"] for n, p in run.calibration.operating_points.items()
+        },
         "decision": f"{run.classes[-1]} if its probability >= threshold"
         if len(run.classes) == 2
         else "the most probable class",
@@ -137,6 +136,7 @@ def onnx(run: Trained, out: Path) -> Path:
         import jax2onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install 'ssl_gan_jax[export]'") from None
+    logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it warns of plug-ins not used here
     size = run.config["data"]["size"]
     model = jax2onnx.to_onnx(
         portable(run),
@@ -152,7 +152,6 @@ def onnx(run: Trained, out: Path) -> Path:
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
-
 PARSER = command_line.parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
 PARSER.add_argument("--out", metavar="DIR", help="default: RUN/export")
@@ -164,7 +163,7 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else run.workdir / "export"
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
-    print(path)
+    command_line.tell(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from flax import traverse_util
 
 from ssl_gan_jax.errors import UserError
 
@@ -60,6 +62,30 @@ def write_json(path: str | Path, obj: Any) -> None:  # noqa: ANN401
     text = json.dumps(obj, indent=2, allow_nan=False)  # before the file is touched
     with atomic_write(path) as file:
         file.write(text + "\n")
+
+
+def write_png(path: str | Path, pixels: np.ndarray, about: Mapping[str, str] | None = None) -> None:
+    """Writes uint8 [h,w] or [h,w,3], atomically, with the texts `about` it as metadata."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in (about or {}).items():
+        info.add_text(key, value)
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(pixels).save(file, format="png", pnginfo=info)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table of cells as `plain` text, as one part of a document; none without rows."""
+    lines = [[*map(plain, header)], ["---"] * len(header), *([*map(plain, row)] for row in rows)]
+    return ["\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []
+
+
+def plain(cell: Any) -> str:  # noqa: ANN401
+    """One line of Markdown: names come from folders and files, and must not act as markup."""
+    text = " ".join(str(cell).split()).replace("<", "&lt;")
+    return re.sub(r"([\\|`*]|(?<=\])\()", r"\\\1", text)
 
 
 def clock(seconds: float) -> str:
@@ -114,11 +140,14 @@ class Writer:
 
     def images(self, step: int, picture: np.ndarray, name: str = "samples") -> None:
         """`<name>/<step:06d>.png`, and TensorBoard, from a uint8 `[h,w]` as `grid` makes it."""
-        from PIL import Image
-
-        with atomic_write(self._folder / name / f"{step:06d}.png", "wb") as file:
-            Image.fromarray(picture).save(file, format="png")
+        write_png(self._folder / name / f"{step:06d}.png", picture)
         self._board.add_image(name, picture, int(step), dataformats="HW")
+
+    def histograms(self, step: int, arrays: Mapping[str, Any], bins: int = 50) -> None:
+        """To TensorBoard: the distribution of each array of a nested dict, where it is finite."""
+        for name, array in traverse_util.flatten_dict(arrays, sep="/").items():
+            if np.isfinite(values := np.asarray(array, np.float32)).all():
+                self._board.add_histogram(name, values, int(step), bins=bins)
 
     def close(self) -> None:
         """Flushes and closes both. Raises UserError where the last of it cannot be written."""
@@ -170,8 +199,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._origin = (start, time.monotonic())
         self._first = True
-        self._shown = ""
-        self._bar = None
+        self._shown, self._bar = "", None
         console = Console(file=self._stream)
         if console.is_terminal:
             text = TextColumn("{task.description}", markup=False)

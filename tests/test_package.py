@@ -66,14 +66,6 @@ def test_every_config_says_how_to_call_it():
         assert f"--config=configs/{path.name}" in path.read_text().split('"""')[1], path
 
 
-def test_the_three_lines_of_the_readme():
-    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    assert "ssl_gan_jax.build" in code
-    names = {"batch": batch(b=4)}
-    exec(code, names)
-    assert names["state"].step == 1 and "L_labeled" in names["metrics"]
-
-
 def test_a_changed_size_reaches_the_method():
     config = config_of(ROOT / "configs" / "chex.py", "size=64")
     config.data.size = 128

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.writer import Progress, Writer, atomic_write, grid, write_json
+from ssl_gan_jax.writer import Progress, Writer, atomic_write, grid, markdown_table, write_json
 
 
 def lines(folder):
@@ -77,6 +77,27 @@ def test_pictures_are_png_files_named_by_step(tmp_path):
         writer.images(1200, picture)
     assert [p.name for p in (tmp_path / "samples").iterdir()] == ["001200.png"]
     np.testing.assert_array_equal(Image.open(tmp_path / "samples" / "001200.png"), picture)
+
+
+def test_tensorboard_has_scalars_pictures_and_histograms(tmp_path):
+    import tensorflow as tf
+
+    with Writer(tmp_path) as writer:
+        writer.scalars(3, {"loss": 0.5}, "train")
+        writer.images(3, np.zeros((8, 8), np.uint8))
+        writer.histograms(3, {"G": {"Dense_0": {"kernel": np.arange(12.0).reshape(3, 4)}}})
+    (file,) = tmp_path.glob("events.*")
+    events = tf.compat.v1.train.summary_iterator(str(file))
+    found = {value.tag: value for event in events for value in event.summary.value}
+    assert set(found) == {"train/loss", "samples", "G/Dense_0/kernel"}
+    histogram = found["G/Dense_0/kernel"].histo
+    assert (histogram.num, histogram.min, histogram.max, histogram.sum) == (12, 0, 11, 66)
+
+
+def test_markdown_cells_end_no_table_and_make_no_link():
+    (table,) = markdown_table(["a|b"], [["<b>[x](y)\nz*"], [0.5]])
+    assert table.splitlines() == ["| a\\|b |", "| --- |", "| &lt;b>[x]\\(y) z\\* |", "| 0.5 |"]
+    assert markdown_table(["a"], []) == []
 
 
 def test_json_is_replaced_whole_and_holds_no_nan(tmp_path):

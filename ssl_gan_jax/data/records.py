@@ -9,8 +9,8 @@ import pkgutil
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Records:
     site: np.ndarray  # [N] str, '' where there is one only
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
 
 
 def load(
@@ -196,7 +197,7 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
     digest = hashlib.sha256(repr((index.classes, sorted(options.items()))).encode())
     digest.update(str(data_dir and data_dir.resolve()).encode())
     for row in index.rows:
-        digest.update(repr(tuple(row)).encode())
+        digest.update(repr(row[:-1]).encode())  # all but its groups, which are not stored
     for path in index.files:
         with contextlib.suppress(OSError):  # a file that cannot be read is quarantined later
             stat = path.stat()
@@ -223,7 +224,8 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         raise damaged from error
     if count != len(rows):
         raise damaged
-    path, label, patient, split, site = map(np.array, zip(*rows, strict=True))
+    path, label, patient, split, site = map(np.array, zip(*(r[:-1] for r in rows), strict=True))
+    groups = [dict(row.groups) for row in rows]
     return Records(
         image=image,
         label=label.astype(np.int32),
@@ -233,4 +235,8 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         site=site,
         classes=index.classes,
         quarantined=quarantined,
+        groups={
+            kind: np.array([group.get(kind, "") for group in groups])
+            for kind in sorted(set().union(*groups))
+        },
     )

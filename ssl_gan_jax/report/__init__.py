@@ -1,7 +1,7 @@
 """Tables and figures of many runs, beside the numbers of the papers.
 
-`rows` finds runs and puts them in their place, `tables` averages them, `figures` draws, `published`
-holds the papers' numbers, `page` writes it all down.
+`rows` finds runs and puts them in their place, `tables` averages them, `predictions` is what a run
+said of its test images, `published` holds the papers' numbers; `figures` draws, `page` writes.
 """
 
 import json

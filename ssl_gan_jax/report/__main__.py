@@ -4,23 +4,14 @@
     python -m ssl_gan_jax.report configs/results/chex.jsonl configs/results/phantom.jsonl
 
 Each argument is a folder with run folders at any depth, or a .jsonl file with a result row a line.
-Writes report.html, which needs nothing else, and report.md, the tables alone. Exit codes: 0 done,
-2 bad input.
+Writes report.html, which needs nothing else, and report.md, the tables alone; of a single run also
+its confusion and its worst errors by file name. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
 from pathlib import Path
 
 from ssl_gan_jax import command_line, report
-
-
-def main(args: argparse.Namespace) -> None:
-    """Writes the report, and says what it is of."""
-    out = args.out or (args.runs[0] if args.runs[0].is_dir() else Path("."))
-    found = report.write(args.runs, out, args.rows, args.real_images)
-    counts = (len(found.runs), len(found.unfinished), len(found.unreadable))
-    print("{}: {} runs, {} unfinished, {} unreadable".format(out / "report.html", *counts))
-
 
 PARSER = command_line.parser("report", __doc__, workdir=False)
 PARSER.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folder, or file of rows")
@@ -31,6 +22,16 @@ PARSER.add_argument(
     action="store_true",
     help="show real training images beside generated ones; they may be patients",
 )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Writes the report, and says what it is of."""
+    out = args.out or (args.runs[0] if args.runs[0].is_dir() else Path("."))
+    found = report.write(args.runs, out, args.rows, args.real_images)
+    counts = {"runs": found.runs, "unfinished": found.unfinished, "unreadable": found.unreadable}
+    told = {name: len(some) for name, some in counts.items()}
+    command_line.tell(args.json, report=str(out / "report.html"), **told)
+
 
 if __name__ == "__main__":
     command_line.command(main, PARSER)

@@ -1,14 +1,15 @@
 """The report as one HTML page, and its tables as Markdown."""
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from ssl_gan_jax.report import figures, tables
+from ssl_gan_jax.report import figures, predictions, tables
 from ssl_gan_jax.report.figures import Picture
 from ssl_gan_jax.report.rows import Found, Panel
 from ssl_gan_jax.report.tables import Table
+from ssl_gan_jax.writer import markdown_table, plain
 
 TITLE = "ssl_gan_jax: results"
 METHOD = (
@@ -32,7 +33,8 @@ h3{font-size:1rem;margin:1.5rem 0 0}
 th,td{border-bottom:1px solid #ddd;padding:.3rem .75rem .3rem 0;text-align:left;
 white-space:nowrap}
 thead th{white-space:normal;vertical-align:bottom}
-th:first-child{position:sticky;left:0;background:#fff}
+th:first-child{position:sticky;left:0;background:#fff;white-space:normal;overflow-wrap:anywhere;
+min-width:6rem;max-width:45vw}
 .note{font-size:.875rem;color:#444;margin:.25rem 0}.warning{font-weight:600}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem}
 .figures{margin:1rem 0}figure{margin:0}figure img{width:100%;height:auto}
@@ -46,14 +48,19 @@ class Section(NamedTuple):
 
     title: str
     notes: list[str]
-    tables: list[Table]
-    more: list[Table]
-    pictures: list[list[Picture]]
+    tables: Sequence[Table] = ()
+    more: Sequence[Table] = ()
+    pictures: Sequence[Sequence[Picture]] = ()
 
 
 def sections(found: Found, real_images: bool = False) -> list[Section]:
-    """The head, then a section for each panel."""
-    return [_head(found), *(_section(panel, real_images) for panel in found.panels)]
+    """The head, then a section for each panel; of a single run, its errors too."""
+    panels = [_section(panel, real_images) for panel in found.panels]
+    if len(found.runs) == 1 and (folder := found.runs[0].folder):
+        said = predictions.read(folder / "predictions.csv")
+        errors = [predictions.confusion(said), predictions.worst_errors(said)] if said else []
+        panels = [one._replace(tables=[*one.tables, *errors]) for one in panels]
+    return [_head(found), *panels]
 
 
 def html(parts: Sequence[Section]) -> str:
@@ -80,20 +87,16 @@ def markdown(parts: Sequence[Section]) -> str:
     lines = []
     for part in parts:
         shown = [*part.tables, *part.more]
-        if shown:
-            lines.append(f"## {_md(part.title)}\n")
+        lines += [f"## {plain(part.title)}"] if shown else []
         for table in shown:
-            lines.append(f"**{_md(table.title)}**\n")
-            rows = [table.header, ["---"] * len(table.header), *table.rows]
-            lines += [f"| {' | '.join(map(_md, row))} |" for row in rows]
-            lines.append("".join(f"\n{_md(note)}\n" for note in table.notes))
-    return "\n".join(lines)
+            lines += [f"**{plain(table.title)}**", *markdown_table(table.header, table.rows)]
+            lines += map(plain, table.notes)
+    return "\n\n".join(lines) + "\n"
 
 
 def _head(found: Found) -> Section:
-    notes = [WARNING, METHOD]
     counts = (len(found.runs), len(found.unfinished), len(found.unreadable))
-    notes.append("Runs: {} finished, {} unfinished, {} unreadable.".format(*counts))
+    notes = [WARNING, METHOD, "Runs: {} finished, {} unfinished, {} unreadable.".format(*counts)]
     for key in ("commit", "machine"):
         count = collections.Counter(str(run.row.get(key, "not recorded")) for run in found.runs)
         shown = ", ".join(f"{name} ({n})" for name, n in sorted(count.items()))
@@ -105,28 +108,24 @@ def _head(found: Found) -> Section:
         "Lines that are no results": found.others,
     }
     notes += [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
-    return Section(TITLE, notes, [], [], [])
+    return Section(TITLE, notes)
 
 
 def _section(panel: Panel, real_images: bool) -> Section:
     shown, more = [], []
     for part in ("test", "validation"):
         if any(run.part == part for run in panel.runs):
-            shown += tables.score_tables(panel, part, tables.main_metrics(panel))
-            shown += _some(tables.difference_table(panel, part))
+            shown += tables.score_tables(panel, part, tables.MAIN)
+            shown.append(tables.difference_table(panel, part))
             more += tables.score_tables(panel, part, tables.MORE)
-    shown += _some(tables.sample_table(panel))
+    shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []
     if any(run.part == "validation" for run in panel.runs):
         notes.append("Some runs were not tested: their tables are of validation images.")
     return Section(panel.title, notes, shown, more, figures.of_panel(panel, real_images))
 
 
-def _some(table: Table | None) -> list[Table]:
-    return [table] if table else []
-
-
-def _html_of(part: Section) -> Iterable[str]:
+def _html_of(part: Section) -> Iterator[str]:
     for note in part.notes:
         yield f'<p class="{"warning" if note == WARNING else "note"}">{escape(note)}</p>'
     yield from map(_html_table, part.tables)
@@ -159,9 +158,3 @@ def _html_table(table: Table) -> str:
         f'aria-label="{escape(table.title)}"><table aria-label="{escape(table.title)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
     )
-
-
-def _md(text: str) -> str:
-    """One cell: nothing in it ends the cell or is taken for HTML."""
-    plain = " ".join(text.split())
-    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -1,7 +1,6 @@
 """Result rows: found in run folders and .jsonl files, checked, and put where they belong."""
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,44 +14,29 @@ PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "sour
          "only", "train.test_at_end")  # fmt: skip
 ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
          "gan_adapted", "dcgan")  # fmt: skip
-# What a row may say of its generated images.
-SAMPLES = {
-    "nearest_train": "distance to the nearest training image, median",
-    "nearest_train_of_validation": "the same of validation images",
-    "copies": "copies: share nearer than the nearest 1 % of validation images",
-    "feature_distance": "Fréchet distance of CXR features (not FID) to validation images",
-    "feature_distance_of_training": "the same of training images",
-}
 # What a row must and may hold.
 KINDS = {
-    "method": str,
-    "data": str,
-    "size": int,
-    "seed": int,
+    **dict.fromkeys(("method", "data"), str),
+    **dict.fromkeys(("size", "seed"), int),
     "classes": list,
-    "labels_per_class": int | None,
-    "images": int | None,
-    "test": dict | None,
-    "validation": dict | None,
-    "samples": dict | None,
-    "cell": dict | None,
     "experiment": str | None,
+    **dict.fromkeys(("labels_per_class", "images"), int | None),
+    **dict.fromkeys(("test", "validation", "samples", "cell"), dict | None),
 }
 
 
 class Budget(NamedTuple):
-    """How many labelled images training saw; `number` 0 is all there are."""
+    """How many labelled images training saw; sorts ascending, all of them last."""
 
-    number: int
+    is_all: bool
     unit: str  # "a class", "in all"; "" for all
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.number} {self.unit}" if self.number else "all"
+        return "all" if self.is_all else f"{self.number} {self.unit}"
 
-    @property
-    def order(self) -> tuple:
-        """Sorts budgets ascending, all last."""
-        return self.number == 0, self.unit, self.number
+
+ALL = Budget(True, "", 0)
 
 
 class Score(NamedTuple):
@@ -79,22 +63,17 @@ class Run(NamedTuple):
         return self.row["seed"]
 
     @property
-    def where(self) -> str:
-        """Direction of transfer and class, as in "shenzhen to montgomery"; "" without."""
-        cell = self.row["cell"]
-        direction = " to ".join(str(cell[key]) for key in ("source", "target") if key in cell)
-        return ", ".join(filter(None, [direction, str(cell.get("only", ""))]))
-
-    @property
     def panel(self) -> tuple[str, str, int, str]:
-        """What runs must share to be compared."""
-        return self.row["experiment"], self.row["data"], self.row["size"], self.where
+        """What runs must share to be compared: experiment, data, size, sites or class."""
+        cell = self.row["cell"]
+        sites = " to ".join(str(cell[key]) for key in ("source", "target") if key in cell)
+        where = ", ".join(filter(None, [sites, str(cell.get("only", ""))]))
+        return self.row["experiment"], self.row["data"], self.row["size"], where
 
     @property
     def place(self) -> tuple:
         """The cell of the tables and the seed; sorts runs."""
-        cell = (self.part or "", self.budget.order, self.method, self.changes)
-        return (*self.panel, *cell, self.seed)
+        return *self.panel, self.part or "", self.budget, self.method, self.changes, self.seed
 
     @property
     def part(self) -> str | None:
@@ -102,11 +81,7 @@ class Run(NamedTuple):
         return next((part for part in ("test", "validation") if self.row.get(part)), None)
 
     def score(self, metric: str) -> Score | None:
-        """One of METRICS, or "errors" of 10,000."""
-        if metric == "errors":
-            right = self.score("accuracy")
-            wrong = right and [None if x is None else 1e4 * (1 - x) for x in right]
-            return wrong and Score(wrong[0], wrong[2], wrong[1])
+        """One of METRICS."""
         found = self.row[self.part].get(metric) if self.part else None
         if not found or found["value"] is None:
             return None
@@ -132,13 +107,12 @@ class Panel(NamedTuple):
     @property
     def common(self) -> tuple[str, ...]:
         """Changes that all its runs share, which no column needs to name."""
-        shared = set.intersection(*(set(run.changes) for run in self.runs))
-        return tuple(sorted(shared))
+        return tuple(sorted(set.intersection(*(set(run.changes) for run in self.runs))))
 
     @property
     def budgets(self) -> list[Budget]:
         """Ascending."""
-        return sorted({run.budget for run in self.runs}, key=lambda budget: budget.order)
+        return sorted({run.budget for run in self.runs})
 
     @property
     def columns(self) -> dict[str, list[Run]]:
@@ -189,70 +163,49 @@ def find(paths: Iterable[Path]) -> Found:
     return found
 
 
-def to_run(row: Any, name: str, folder: Path | None = None, config: Any = None) -> Run:  # noqa: ANN401
-    """Checks a row and completes its "experiment" and "cell", from the run's config if need be.
+def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN401
+    """Checks a row, and completes the "experiment" and "cell" that a single run does not have.
 
     Raises:
       ValueError: names the key that is missing or of another type.
     """
-    check(row)
-    row = {k: v for k, v in row.items() if v is not None or k not in ("cell", "experiment")}
-    data = config.get("data") if isinstance(config, dict) else None
-    data = data if isinstance(data, dict) else {}
-    sites = {k: data.get(f"{k}_site") for k in ("source", "target") if data.get(f"{k}_site")}
-    if data.get("only_class"):
-        sites["only"] = data["only_class"]
-    if "cell" not in row:
-        cell = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
-        scenarios = {"supervised": "cnn", "ssl_gan": "gan_adapted" if data.get("adapt") else "gan"}
-        if "source" in sites and row["method"] in scenarios:
-            cell["scenario"] = scenarios[row["method"]]
-        budgets = {"labels": row.get("labels_per_class"), "images": row.get("images")}
-        row["cell"] = cell | {key: n for key, n in budgets.items() if n}
-    row["cell"] = sites | row["cell"]
-    row.setdefault("experiment", row["data"])
-    if row.get("images"):
-        budget = Budget(row["images"], "in all")
-    else:
-        number = row.get("labels_per_class") or 0
-        budget = Budget(number, "a class" if number else "")
-    method = str(row["cell"].get("scenario", row["method"]))
-    changes = tuple(
-        f"{key.removeprefix('method.')} {value if isinstance(value, str) else _json(value)}"
-        for key, value in sorted(row["cell"].items())
-        if key not in PLACE and value != "default"
-    )
-    return Run(row, name, folder, budget, method, changes)
-
-
-def check(row: Any) -> None:  # noqa: ANN401
-    """Raises ValueError, which names the key, where `row` is not what result.json holds."""
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     for key, kind in KINDS.items():
         if not isinstance(row.get(key), kind):
             raise ValueError(f"{key!r} is missing or wrong")
-    samples = row.get("samples") or {}
-    numbers = {f"samples.{key}": samples.get(key) for key in SAMPLES}
     for part in ("test", "validation"):
         for metric in METRICS:
             score = (row.get(part) or {}).get(metric) or {"value": None}
-            if not isinstance(score, dict) or "value" not in score:
+            if not isinstance(score, dict) or not isinstance(
+                score.get("value"), float | int | None
+            ):
                 raise ValueError(f"{part}.{metric} has no value")
-            numbers |= {f"{part}.{metric}.{k}": score.get(k) for k in ("value", "low", "high")}
-    for key, value in numbers.items():
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ValueError(f"{key} is not a number")
+    place = {key: row[key] for key in ("method", "size", "seed")}
+    budgets = {"labels": row.get("labels_per_class"), "images": row.get("images")}
+    cell = row.get("cell") or place | {key: n for key, n in budgets.items() if n}
+    row = row | {"cell": cell, "experiment": row.get("experiment") or row["data"]}
+    budget = ALL
+    for unit, number in zip(("a class", "in all"), budgets.values(), strict=True):
+        budget = Budget(False, unit, number) if number else budget
+    changes = tuple(
+        f"{key.removeprefix('method.')} {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in sorted(cell.items())
+        if key not in PLACE and value != "default"
+    )
+    return Run(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401
-    """Raises ValueError, in one line, where the file cannot be read or is not JSON."""
+def read_json(text: bytes | str) -> Any:  # noqa: ANN401
+    """Raises ValueError, in one line, for what is not JSON, NaN among it."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(error.strerror) from None
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
 
 
 def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
@@ -267,15 +220,12 @@ def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
             found.unfinished.append(name)
             continue
         try:
-            config = read_json(folder / "config.json") if "config.json" in files else None
-            row = read_json(folder / "result.json")
+            row = read_json((folder / "result.json").read_bytes())
             if "quality.json" in files and isinstance(row, dict):
-                row["samples"] = {
-                    **(row.get("samples") or {}),
-                    **read_json(folder / "quality.json"),
-                }
-            yield to_run(row, name, folder, config)
-        except ValueError as error:
+                more = read_json((folder / "quality.json").read_bytes())
+                row["samples"] = {**(row.get("samples") or {}), **more}
+            yield to_run(row, name, folder)
+        except (OSError, ValueError, TypeError) as error:
             found.unreadable.append(f"{name} ({error})")
 
 
@@ -287,20 +237,15 @@ def _in_file(path: Path, found: Found) -> Iterator[Run]:
     for number, line in enumerate(lines, 1):
         name = f"{path.name}:{number}"
         try:
-            row = json.loads(line.strip() or "{}")
+            row = read_json(line.strip() or "{}")
             if isinstance(row, dict) and not {"test", "validation"} & row.keys():
                 found.others.extend([name] if row else [])  # such as a line of speed.jsonl
             else:
                 yield to_run(row, name)
-        except (ValueError, RecursionError) as error:
-            reason = "not JSON" if isinstance(error, json.JSONDecodeError) else error
-            raise UserError(f"{path}:{number}: {reason}; correct the line or take it out") from None
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}; correct the line or take it out") from None
 
 
 def _column_order(run: Run) -> tuple:
     known = ORDER.index(run.method) if run.method in ORDER else len(ORDER)
     return known, run.method, len(run.changes), run.changes, run.seed
-
-
-def _json(value: Any) -> str:  # noqa: ANN401
-    return json.dumps(value, sort_keys=True)

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ssl_gan_jax.report.published import Published, beside, caution
-from ssl_gan_jax.report.rows import SAMPLES, Budget, Panel, Run
+from ssl_gan_jax.report.published import beside
+from ssl_gan_jax.report.rows import Budget, Panel, Run
 
 NAMES = {
     "accuracy": "Accuracy",
-    "errors": "Errors of 10,000",
     "balanced_accuracy": "Balanced accuracy",
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -20,7 +19,15 @@ NAMES = {
     "specificity": "Specificity",
     "ece": "Calibration error (ECE)",
 }
-MORE = ("auprc", "sensitivity", "specificity", "ece")
+MAIN, MORE = tuple(NAMES)[:3], tuple(NAMES)[3:]  # shown at once; folded away
+# What a row may say of its generated images.
+SAMPLES = {
+    "nearest_train": "distance to the nearest training image, median",
+    "nearest_train_of_validation": "the same of validation images",
+    "copies": "copies: share nearer than the nearest 1 % of validation images",
+    "feature_distance": "Fréchet distance of CXR features (not FID) to validation images",
+    "feature_distance_of_training": "the same of training images",
+}
 BASELINES = ("supervised", "cnn")
 UNDEFINED = "–"
 
@@ -31,7 +38,7 @@ class Table(NamedTuple):
     title: str
     header: list[str]
     rows: list[list[str]]
-    notes: list[str]
+    notes: list[str] = []
 
 
 class Estimate(NamedTuple):
@@ -64,56 +71,35 @@ def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate
     return estimate([ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())])
 
 
-def main_metrics(panel: Panel) -> tuple[str, str, str]:
-    """What is shown first: accuracy (of MNIST the errors), balanced accuracy, AUROC."""
-    first = "errors" if panel.data == "mnist" else "accuracy"
-    return first, "balanced_accuracy", "auroc"
-
-
-def number(value: float | None, metric: str = "accuracy", sign: str = "-") -> str:
-    """As in ".822" and "-.094", errors as in "93"; `sign` "+" shows it always."""
+def number(value: float | None, sign: str = "-") -> str:
+    """As in ".822" and "-.094"; `sign` "+" shows it always."""
     if value is None:
         return UNDEFINED
-    text = f"{value:{sign}.{0 if metric == 'errors' else 3}f}"
+    text = f"{value:{sign}.3f}"
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
 def score_cell(runs: Sequence[Run], metric: str) -> str:
     """As in ".822 [.700, .930], n=5"; of one run, its own interval over patients."""
     scores = [score for run in runs if (score := run.score(metric))]
-    if not scores:
-        return UNDEFINED
     if len(scores) == 1:
         value, low, high = scores[0]
-        span = "" if low is None else f" [{number(low, metric)}, {number(high, metric)}]*"
-        return f"{number(value, metric)}{span}, n=1"
+        span = "" if low is None else f" [{number(low)}, {number(high)}]*"
+        return f"{number(value)}{span}, n=1"
     e = estimate([score.value for score in scores])
-    return f"{number(e.mean, metric)} [{number(e.low, metric)}, {number(e.high, metric)}], n={e.n}"
+    return f"{number(e.mean)} [{number(e.low)}, {number(e.high)}], n={e.n}" if e else UNDEFINED
 
 
 def difference_cell(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> str:
     """As in "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
-    e = paired(by_seed(ours, metric), by_seed(baseline, metric))
+    e = paired(*({run.seed: s.value for run in runs if (s := run.score(metric))}
+                 for runs in (ours, baseline)))  # fmt: skip
     if e is None:
         return UNDEFINED
-    mean = number(e.mean, metric, "+")
     if e.low is None:
-        return f"{mean}, n=1"
+        return f"{number(e.mean, '+')}, n=1"
     p = "" if e.p is None else f", p {'< .001' if e.p < 0.001 else '= ' + number(e.p)}"
-    return f"{mean} [{number(e.low, metric)}, {number(e.high, metric)}]{p}, n={e.n}"
-
-
-def by_seed(runs: Sequence[Run], metric: str) -> dict[int, float]:
-    """Defined values only."""
-    return {run.seed: score.value for run in runs if (score := run.score(metric))}
-
-
-def published_cell(paper: Published, budget: Budget) -> str:
-    """As in ".854", or of errors "93 ± 6.5"."""
-    value = paper.values.get(budget)
-    if paper.source.metric == "errors" and value is not None:
-        return f"{value:g} ± {paper.spreads[budget]:g}"
-    return number(value)
+    return f"{number(e.mean, '+')} [{number(e.low)}, {number(e.high)}]{p}, n={e.n}"
 
 
 def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]:
@@ -126,7 +112,7 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
             [
                 str(budget),
                 *(score_cell(_of(runs, budget), metric) for runs in columns.values()),
-                *(published_cell(paper, budget) for paper in papers),
+                *(number(paper.values.get(budget)) for paper in papers),
             ]
             for budget in panel.budgets
             if any(_of(runs, budget) for runs in columns.values())
@@ -134,9 +120,10 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
         if all(cell == UNDEFINED for row in rows for cell in row[1 : 1 + len(columns)]):
             continue
         notes = ["* 95 % interval over patients, of the one run."] if "]*" in str(rows) else []
-        notes += caution(panel, papers)
         header = ["labels", *columns, *(paper.title for paper in papers)]
-        tables.append(Table(f"{NAMES[metric]}, {part} images", header, rows, notes))
+        title = f"{NAMES[metric]}, {part} images"
+        notes += dict.fromkeys(paper.caution for paper in papers if paper.caution)
+        tables.append(Table(title, header, rows, notes))
     return tables
 
 
@@ -144,36 +131,35 @@ def difference_table(panel: Panel, part: str) -> Table | None:
     """Each column against the baseline; None without a baseline or without another column."""
     columns = _columns(panel, part)
     baselines = [name for name, runs in columns.items() if runs[0].method in BASELINES]
-    if not baselines or len(columns) < 2:
-        return None
-    baseline = min(baselines, key=len)  # the one with the fewest changes
-    rows = []
-    for budget in panel.budgets:
-        for name, runs in columns.items():
-            ours, other = _of(runs, budget), _of(columns[baseline], budget)
-            if name != baseline and ours and other:
-                cells = (difference_cell(ours, other, metric) for metric in main_metrics(panel))
-                rows.append([str(budget), name, *cells])
+    baseline = min(baselines, key=len, default=None)  # the one with the fewest changes
+    rows = [
+        [str(budget), name, *(difference_cell(ours, other, metric) for metric in MAIN)]
+        for budget in panel.budgets
+        if baseline and (other := _of(columns[baseline], budget))
+        for name, runs in columns.items()
+        if name != baseline and (ours := _of(runs, budget))
+    ]
     title = f"Difference to {baseline}, paired over shared seeds, {part} images"
-    header = ["labels", "method", *(NAMES[metric] for metric in main_metrics(panel))]
-    return Table(title, header, rows, []) if rows else None
+    header = ["labels", "method", *(NAMES[metric] for metric in MAIN)]
+    return Table(title, header, rows) if rows else None
 
 
 def sample_table(panel: Panel) -> Table | None:
     """How near the generated images are to training images; None where no row says."""
-    rows = []
-    for budget in panel.budgets:
-        for name, runs in panel.columns.items():
-            drawn = [s for run in _of(runs, budget) if (s := run.row.get("samples"))]
-            cells = []
-            for key in SAMPLES:
-                e = estimate([s[key] for s in drawn if s.get(key) is not None])
-                span = f" [{e.low:.3g}, {e.high:.3g}]" if e and e.n > 1 else ""
-                cells.append(f"{e.mean:.3g}{span}, n={e.n}" if e else UNDEFINED)
-            if drawn:
-                rows.append([str(budget), name, *cells])
+
+    def cell(drawn: Sequence[Mapping[str, float | None]], key: str) -> str:
+        e = estimate([s[key] for s in drawn if s.get(key) is not None])
+        span = f" [{e.low:.3g}, {e.high:.3g}]" if e and e.n > 1 else ""
+        return f"{e.mean:.3g}{span}, n={e.n}" if e else UNDEFINED
+
+    rows = [
+        [str(budget), name, *(cell(drawn, key) for key in SAMPLES)]
+        for budget in panel.budgets
+        for name, runs in panel.columns.items()
+        if (drawn := [s for run in _of(runs, budget) if (s := run.row.get("samples"))])
+    ]
     header = ["labels", "method", *SAMPLES.values()]
-    return Table("Generated images", header, rows, []) if rows else None
+    return Table("Generated images", header, rows) if rows else None
 
 
 def _columns(panel: Panel, part: str) -> dict[str, list[Run]]:

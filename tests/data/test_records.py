@@ -224,7 +224,7 @@ def test_a_kermany_name_without_a_patient():
 def test_kermany(real_data):
     index = records.list_source("kermany", real_data)
     assert {index.read(row).shape for row in index.rows[::400]} == {(224, 224)}
-    rows = np.array(index.rows)
+    rows = np.array([row[:5] for row in index.rows])
     _, label, patient, official, _ = rows.T
     assert len(rows) == 5856
     counts = {part: np.bincount(label[official == part].astype(int)) for part in set(official)}

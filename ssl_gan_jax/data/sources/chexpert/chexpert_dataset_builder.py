@@ -44,7 +44,8 @@ def index(
                 raise UserError(f"{at}, column {PATH!r}: no patient in it, as in patient00001")
             healthy = value == "" and row[NORMAL].removesuffix(".0") == "1"
             if (label := 0 if healthy else labels[value]) is not None:
-                entries.append(Row(row[PATH], label, patient[1], split))
+                groups = tables.groups(row)
+                entries.append(Row(row[PATH], label, patient[1], split, groups=groups))
     return index_of_tables(data_dir, ("no " + column, column), entries, _key)
 
 

@@ -79,7 +79,7 @@ def _from_table(data_dir: Path) -> _Found:
                 f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
                 f"{earlier}; a patient belongs to one split"
             )
-        row = Row(path, UNLABELLED, patient, split)
+        row = Row(path, UNLABELLED, patient, split, groups=tables.groups(cells))
         found.append((cells["label"], f"{at}, column 'label'", row))
     if not found:
         raise UserError(f"{TABLE} lists no image")

@@ -49,7 +49,8 @@ def entries(
             raise UserError(f"{at}, column {FINDINGS!r}: {NORMAL!r} and a finding")
         label = 1 if positive in findings else 0 if NORMAL in findings else label_of_others
         if label is not None and view in ("", row[VIEW]):
-            found.append(Row(row[IMAGE], label, row[PATIENT], splits.get(row[IMAGE], "")))
+            groups, official = tables.groups(row), splits.get(row[IMAGE], "")
+            found.append(Row(row[IMAGE], label, row[PATIENT], official, groups=groups))
     check_choice("data.options.positive", positive, known - {NORMAL})
     return found
 
