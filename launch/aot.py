@@ -5,22 +5,24 @@
     python launch/aot.py --config=configs/chex.py --topology=v5e:16x16 --batch=4096 --table
     python launch/aot.py --config=configs/chex.py --batch=64 --export
 
-The first prints what the compiled program needs and sends on each chip, and a predicted time;
---table does so over parts of the topology: strong scaling (the batch is the same) and weak (its
-share of a chip is). --export lowers the step for `cuda` and `tpu` and says what came out. Without
-libtpu, the step is compiled for as many virtual CPU devices: the collectives are then those of the
-same partitioner, and nothing else is predicted.
+The first prints what the compiled program (of two classes) needs and sends on each chip, and a
+predicted time; --table does so over parts of the topology: strong scaling (the batch is the same)
+and weak (its share of a chip is). --export lowers the step for `cuda` and `tpu` and says what came
+out. Without libtpu, the step is compiled for as many virtual CPU devices: the collectives are then
+those of the same partitioner, and nothing else is predicted.
 
 The prediction is a roofline: the larger of FLOPs / peak and bytes / memory bandwidth, then each
-collective after the other: 2 x bytes / a link's bandwidth (a ring over one axis of the torus)
-and a latency of 1 us for each hop. FLOPs and bytes are XLA's count of its own program. Nothing is
-overlapped, no chip reaches its peak, hosts take time to feed it: a prediction, no measurement.
+collective after the other: 2 x bytes / bandwidth of a link (a ring over the longest axis; half the
+bandwidth where that does not close, which it does at 16 chips of v5e and v6e and at multiples of 4
+of v4 and v5p) and 1 us, assumed, for each hop. FLOPs and bytes are XLA's count of its own program.
+Nothing is overlapped, no chip reaches its peak, hosts take time to feed it: no measurement.
 """
 
-import collections
+import importlib.util
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,33 +34,38 @@ from ssl_gan_jax.errors import UserError, check_choice
 flags.adopt_module_key_flags(command_line)
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "KIND:SHAPE, such as v5e:16x16, v4:4x4x4.")
 _BATCH = flags.DEFINE_integer("batch", 0, "Global batch; 0: the config's.")
-_CLASSES = flags.DEFINE_integer("classes", 2, "Number of classes (of the data, not looked at).")
 _TABLE = flags.DEFINE_bool("table", False, "Strong and weak scaling over 1, 4, 16, ... chips.")
 _EXPORT = flags.DEFINE_bool("export", False, "Only lower for cuda and tpu.")
 
 
 class Chip(NamedTuple):
-    """Figures of one chip, from "How To Scale Your Model", jax-ml.github.io/scaling-book/tpus."""
+    """Peaks of one chip, as cloud.google.com/tpu/docs/v4, v5e, v5p and v6e have them."""
 
-    flops: float  # peak of bfloat16 products, which float32 ones also use by default
+    flops: float  # of bfloat16 products, which float32 ones also use by default
     hbm: float  # bytes/s
     link: float  # bytes/s of one interconnect link, both ways together
-    memory: float  # bytes
 
 
 CHIPS = {
-    "v4": Chip(2.75e14, 1.2e12, 9.0e10, 32e9),
-    "v5e": Chip(1.97e14, 8.1e11, 9.0e10, 16e9),
-    "v5p": Chip(4.59e14, 2.8e12, 1.8e11, 96e9),
-    "v6e": Chip(9.20e14, 1.6e12, 1.8e11, 32e9),
+    # No figure for a link there: that of jax-ml.github.io/scaling-book/tpus.
+    "v4": Chip(275e12, 1200e9, 90e9),
+    # The vendor's figure for a chip, both ways, over its 4 links (v5p: 600 GB/s one way, 6 links).
+    "v5e": Chip(197e12, 819e9, 100e9),
+    "v5p": Chip(459e12, 2765e9, 200e9),
+    "v6e": Chip(918e12, 1638e9, 200e9),
 }
 HOP_S = 1e-6
+# Shapes of 1, 4, 16, 64 and 256 chips, by the number of axes.
+PARTS = {
+    2: [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16)],
+    3: [(1, 1, 1), (2, 2, 1), (2, 2, 4), (4, 4, 4), (4, 8, 8)],
+}
 
 _KINDS = (
-    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
-    "collective-permute", "collective-broadcast",
-)  # fmt: skip
-_COLLECTIVE = re.compile(rf"= (?P<shape>\S.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
+    "all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|"
+    "collective-broadcast"
+)
+_COLLECTIVE = re.compile(rf"= (?P<shape>\S.*?) (?P<kind>{_KINDS})(?P<start>-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
 
 
@@ -68,24 +75,20 @@ class Collective(NamedTuple):
     kind: str
     sizes: tuple[int, ...]  # elements of each array
     bytes: int
-    source: str  # what in the Python program it comes from
 
 
 def collectives(hlo: str) -> list[Collective]:
     """The collectives in the text of a compiled program."""
     found = []
-    for line in hlo.splitlines():
-        if not (match := _COLLECTIVE.search(line)):
-            continue
+    for match in _COLLECTIVE.finditer(hlo):
         arrays = []
         for _, bits, shape in _ARRAY.findall(match["shape"]):
             size = math.prod(map(int, filter(None, shape.split(","))))
             arrays.append((size, size * max(int(bits or 8), 8) // 8))
         if match["start"] and match["kind"] != "all-reduce":
             arrays = arrays[-1:]  # (operands, results, ...)
-        source = re.search(r'op_name="([^"]*)"', line)
         sizes, sent = zip(*arrays, strict=True)
-        found.append(Collective(match["kind"], sizes, sum(sent), source[1] if source else ""))
+        found.append(Collective(match["kind"], sizes, sum(sent)))
     return found
 
 
@@ -99,22 +102,38 @@ class Step(NamedTuple):
     memory: int
     collectives: list[Collective]
 
-    def seconds(self, chip: Chip, shape: Sequence[int]) -> tuple[float, float, float]:
+    def seconds(self, kind: str, shape: Sequence[int]) -> tuple[float, float, float]:
         """Predicted time of arithmetic, memory traffic and communication."""
-        hops = sum(shape) if self.chips > 1 else 0  # there and back, half of each ring
-        sent = sum(2 * c.bytes / chip.link + hops * HOP_S for c in self.collectives)
+        chip = CHIPS[kind]
+        closed = max(shape) % (16 if len(shape) == 2 else 4) == 0
+        hops = sum(shape) if self.chips > 1 else 0  # there and back, half of each axis
+        sent = sum(
+            2 * c.bytes / (chip.link if closed else chip.link / 2) + hops * HOP_S
+            for c in self.collectives
+        )
         share = math.prod(shape) / self.chips  # v4's chips are two devices each
         return self.flops / chip.flops / share, self.bytes / chip.hbm / share, sent
 
+    def predicted(self, kind: str, shape: Sequence[int]) -> str:
+        """The prediction in words; empty without libtpu."""
+        if not has_libtpu():
+            return ""
+        arithmetic, traffic, sent = (1e3 * t for t in self.seconds(kind, shape))
+        total = max(arithmetic, traffic) + sent
+        return (
+            f"{total:.2f} ms a step ({arithmetic:.2f} arithmetic, {traffic:.2f} memory, {sent:.2f} "
+            f"sent), {1e3 * self.batch / total:,.0f} images/s"
+        )
 
-def lowerable(config: Any, batch: int, classes: int) -> tuple[Callable, Any, Any]:  # noqa: ANN401
+
+def lowerable(config: Any, batch: int) -> tuple[Callable, Any, Any]:  # noqa: ANN401
     """The train step of a config with its state and its batch of raw images, as shapes."""
     import jax
 
     from ssl_gan_jax import methods, train
     from ssl_gan_jax.types import Batch
 
-    method = methods.build({**config.method, "num_classes": classes})
+    method = methods.build({**config.method, "num_classes": 2})
     size, more = config.data.size, config.train.unlabeled_batch_size
     more = batch * more // config.train.batch_size  # in the config's proportion
     raw = Batch(
@@ -122,33 +141,23 @@ def lowerable(config: Any, batch: int, classes: int) -> tuple[Callable, Any, Any
         label=jax.ShapeDtypeStruct((batch,), "int32"),
         unlabeled=jax.ShapeDtypeStruct((more, size, size, 1), "uint8"),
     )
-
-    def start(key, raw):  # noqa: ANN001, ANN202
-        return method.init(key, train.to_float(raw))
-
-    def step(state, raw):  # noqa: ANN001, ANN202
-        return method.train_step(state, train.to_float(raw))
-
-    return step, jax.eval_shape(start, jax.random.key(0), raw), raw
+    init = lambda key, raw: method.init(key, train.to_float(raw))  # noqa: E731
+    step = lambda state, raw: method.train_step(state, train.to_float(raw))  # noqa: E731
+    return step, jax.eval_shape(init, jax.random.key(0), raw), raw
 
 
-def compile_step(config: Any, devices: Sequence[Any], batch: int, classes: int) -> Step:  # noqa: ANN401
+def compile_step(config: Any, devices: Sequence[Any], batch: int) -> Step:  # noqa: ANN401
     """Compiles the step with the batch divided over `devices`, as train.py would."""
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
     from ssl_gan_jax import parallel
 
-    step, state, raw = lowerable(config, batch, classes)
+    step, state, raw = lowerable(config, batch)
     mesh = parallel.data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
-    split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-    whole = parallel.replicated(mesh)
-
-    def on(tree: Any, sharding: NamedSharding) -> Any:  # noqa: ANN401
-        as_there = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
-        return jax.tree.map(as_there, tree)
-
-    program = jax.jit(step, donate_argnums=0).lower(on(state, whole), on(raw, split)).compile()
+    split, whole = NamedSharding(mesh, PartitionSpec("data")), parallel.replicated(mesh)
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=(whole, split))
+    program = jitted.lower(state, raw).compile()
     cost, memory = program.cost_analysis(), program.memory_analysis()
     return Step(
         chips=len(devices),
@@ -163,30 +172,21 @@ def compile_step(config: Any, devices: Sequence[Any], batch: int, classes: int) 
     )
 
 
-def use_no_tpu() -> None:
-    """Settings before JAX is loaded: libtpu compiles only, and in several processes at once."""
-    os.environ |= {
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-    }
-
-
 def has_libtpu() -> bool:
     """Whether TPU programs can be compiled here."""
-    import importlib.util
-
     return importlib.util.find_spec("libtpu") is not None
 
 
 def devices_of(kind: str, shape: Sequence[int]) -> list[Any]:
     """The devices of a TPU topology, on which nothing can run; of the CPU without libtpu."""
+    # Before JAX is loaded: libtpu compiles only, and in several processes at once.
+    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu"}
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1"}
     import jax
+    from jax.experimental import topologies
 
     if not has_libtpu():
         return jax.devices("cpu")[: math.prod(shape)]
-    from jax.experimental import topologies
-
     name = f"{kind}:{'x'.join(map(str, shape))}"
     host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
     try:
@@ -205,43 +205,29 @@ def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
     return kind, tuple(map(int, shape.split("x")))
 
 
-def parts(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Shapes of 1, 4, 16, 64 and 256 chips, up to the size of `shape`."""
-    flat = [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16)]
-    deep = [(1, 1, 1), (2, 2, 1), (2, 2, 4), (4, 4, 4), (4, 8, 8)]
-    return [s for s in (flat if len(shape) == 2 else deep) if math.prod(s) <= math.prod(shape)]
+def report(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterator[str]:  # noqa: ANN401
+    """Lines on the step on one topology: needs, collectives, what they carry, time."""
+    import jax
 
-
-def report(step: Step, kernels: Sequence[int], chip: Chip, shape: Sequence[int]) -> Iterator[str]:
-    """Lines on one compiled step. `kernels` are the sizes of the arrays of weights."""
+    step = compile_step(config, devices_of(kind, shape), batch)
     yield (
         f"{step.chips} chips, global batch {step.batch}; each chip: {step.flops / 1e9:.1f} GFLOP, "
         f"{step.bytes / 1e9:.2f} GB moved, {step.memory / 1e9:.2f} GB of memory"
     )
-    for kind in sorted({c.kind for c in step.collectives}):
-        some = [c for c in step.collectives if c.kind == kind]
-        yield f"{kind}: {len(some)} instructions, {sum(c.bytes for c in some) / 1e6:.3f} MB"
-        if kind != "all-reduce":
-            yield from (f"  {c.bytes} bytes: {c.source}" for c in some)
-    sizes = [size for c in step.collectives if c.kind == "all-reduce" for size in c.sizes]
-    gradients = collections.Counter(sizes) & collections.Counter(kernels)
-    others = list((collections.Counter(sizes) - gradients).elements())
+    for name in sorted({c.kind for c in step.collectives}):
+        sent = [c.bytes for c in step.collectives if c.kind == name]
+        yield f"{name}: {len(sent)} instructions, {sum(sent) / 1e6:.3f} MB"
+    players = lowerable(config, batch)[1].players.values()
+    kernels = [x.size for x in jax.tree.leaves([p.params for p in players]) if x.ndim > 1]
+    sizes = Counter(size for c in step.collectives for size in c.sizes)
+    gradients = sizes & Counter(kernels)
+    others = list((sizes - gradients).elements())
     yield (
-        f"of all-reduce: the gradients of {gradients.total()} of {len(kernels)} kernels "
+        f"they carry: the gradients of {gradients.total()} of {len(kernels)} kernels "
         f"({sum(kernels):,} elements), {len(others)} other arrays (biases, statistics, metrics; "
         f"{sum(others):,} elements, the largest {max(others, default=0):,})"
     )
-    if has_libtpu():
-        yield f"predicted: {_times(step, chip, shape)}"
-
-
-def _times(step: Step, chip: Chip, shape: Sequence[int]) -> str:
-    arithmetic, traffic, sent = (1e3 * t for t in step.seconds(chip, shape))
-    total = max(arithmetic, traffic) + sent
-    return (
-        f"{total:.2f} ms a step ({arithmetic:.2f} arithmetic, {traffic:.2f} memory, {sent:.2f} "
-        f"sent), {1e3 * step.batch / total:,.0f} images/s"
-    )
+    yield f"predicted: {step.predicted(kind, shape)}"
 
 
 def table(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterator[str]:  # noqa: ANN401
@@ -250,28 +236,28 @@ def table(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterato
 
     yield "| scaling | chips | batch | memory a chip | sent a chip | predicted |"
     yield "|---|---|---|---|---|---|"
+    chips = math.prod(shape)
     for scaling in ("strong", "weak"):
-        for part in parts(shape):
+        for part in (p for p in PARTS[len(shape)] if math.prod(p) <= chips):
             n = math.prod(part)
-            size = batch if scaling == "strong" else batch * n // math.prod(shape)
+            size = batch if scaling == "strong" else batch * n // chips
             try:
-                step = compile_step(config, devices_of(kind, part), size, _CLASSES.value)
+                step = compile_step(config, devices_of(kind, part), size)
             except jax.errors.JaxRuntimeError as error:
                 used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
                 why = f"does not fit: {used[1]} of {used[2]}" if used else str(error)[:80]
                 yield f"| {scaling} | {n} | {size} | {why} | | |"
                 continue
             sent = sum(c.bytes for c in step.collectives) / 1e6
-            cells = [f"{step.memory / 1e9:.2f} GB", f"{sent:.1f} MB"]
-            cells.append(_times(step, CHIPS[kind], part) if has_libtpu() else "")
-            yield f"| {scaling} | {n} | {size} | {' | '.join(cells)} |"
+            needs = f"{step.memory / 1e9:.2f} GB | {sent:.1f} MB"
+            yield f"| {scaling} | {n} | {size} | {needs} | {step.predicted(kind, part)} |"
 
 
-def exported(config: Any, batch: int, classes: int) -> Iterator[str]:  # noqa: ANN401
+def exported(config: Any, batch: int) -> Iterator[str]:  # noqa: ANN401
     """Lowers the step for GPUs and TPUs; one line for each."""
     import jax
 
-    step, *args = lowerable(config, batch, classes)
+    step, *args = lowerable(config, batch)
     for platform in ("cuda", "tpu"):
         program = jax.export.export(jax.jit(step), platforms=(platform,))(*args)
         text = program.mlir_module()
@@ -283,26 +269,18 @@ def exported(config: Any, batch: int, classes: int) -> Iterator[str]:  # noqa: A
 
 def main(argv: Sequence[str]) -> None:
     """Prints what the flags ask for."""
-    if len(argv) > 1 or command_line.CONFIG.value is None:
+    config = command_line.CONFIG.value
+    if len(argv) > 1 or config is None:
         raise UserError("give --config=FILE and flags that begin with --; try --help")
-    config, (kind, shape) = command_line.CONFIG.value, parse_topology(_TOPOLOGY.value)
+    kind, shape = parse_topology(_TOPOLOGY.value)
     batch = _BATCH.value or config.train.batch_size
-    use_no_tpu()
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", math.prod(shape))
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(math.prod(shape))}
     if not has_libtpu() and not _EXPORT.value:
         print("libtpu is not installed: compiled for virtual CPU devices, see the docstring")
     if _EXPORT.value:
-        lines = exported(config, batch, _CLASSES.value)
-    elif _TABLE.value:
-        lines = table(config, kind, shape, batch)
+        lines = exported(config, batch)
     else:
-        step = compile_step(config, devices_of(kind, shape), batch, _CLASSES.value)
-        _, state, _ = lowerable(config, batch, _CLASSES.value)
-        leaves = jax.tree.leaves([player.params for player in state.players.values()])
-        kernels = [x.size for x in leaves if x.ndim > 1]
-        lines = report(step, kernels, CHIPS[kind], shape)
+        lines = (table if _TABLE.value else report)(config, kind, shape, batch)
     for line in lines:
         print(line, flush=True)
 

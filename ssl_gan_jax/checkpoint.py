@@ -9,8 +9,8 @@ step is written as `<step>.tmp` and renamed when whole: what a crash leaves is n
 checkpoint. Nothing in it is code; reading one runs none.
 
 The state is stored flat, as `{path in the tree: array}`, and takes its containers from the state
-that it is restored into. On several hosts every process calls each function, over one shared
-folder; process 0 checks and renames.
+that it is restored into. On several processes (`distributed.start`) every one makes the same calls,
+over one shared folder; the first checks, writes the manifest and renames.
 """
 
 import contextlib
@@ -19,7 +19,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,67 +28,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
+from ssl_gan_jax import distributed
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import PyTree
 
 MANIFEST = "manifest.json"
 
 
-def save(
-    folder: str | Path,
-    step: int,
-    state: PyTree,
-    meta: dict[str, Any],
-    *,
-    keep: Collection[int] = (),
-    keep_last: int = 2,
-) -> None:
-    """Writes `state` as checkpoint `step`, with `meta`, which must be JSON without NaN.
+class Saver:
+    """Writes a run's checkpoints into `folder` while the run goes on; `close` it at the end.
 
-    Waits until it is on disk. Then removes the older steps but for the last `keep_last` (this one
-    counted) and those in `keep`. Raises UserError where it cannot be written; the older checkpoints
-    are then as they were.
+    The last `keep_last` steps are kept, and those that `save` is told to keep.
     """
-    import orbax.checkpoint as ocp
 
-    folder = Path(folder).absolute()
-    part, final = folder / f"{step}.tmp", folder / str(step)
-    arrays = {name: _raw(leaf) for name, leaf in _named(state).items() if np.size(leaf)}
-    body = {"step": step, "meta": meta, "leaves": _signature(state)}
-    _encode(body)  # fails before anything is written
+    def __init__(self, folder: str | Path, keep_last: int = 2) -> None:
+        import orbax.checkpoint as ocp
 
-    def start() -> None:
-        clean(folder)
-        part.mkdir(parents=True)
+        self.folder, self.keep_last = Path(folder).absolute(), keep_last
+        self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._background = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
-    def finish() -> None:
-        _write_manifest(part, body)
-        if final.exists():  # damaged, or the same step again
-            _discard(final)
-        part.rename(final)
-        for old in [s for s in _numbered(folder) if s <= step][:-keep_last]:
-            if old not in keep:
-                _discard(folder / str(old))
+    def save(
+        self, step: int, state: PyTree, meta: dict[str, Any], *, keep: Collection[int] = ()
+    ) -> None:
+        """Copies `state` and writes it as checkpoint `step`, with `meta` (JSON without NaN).
 
-    try:
-        _on_first_process(start)
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(part / "state", args=ocp.args.StandardSave(arrays))
-        _on_first_process(finish)
-    except (OSError, ValueError) as error:
-        # TensorStore reports a full disk as a ValueError.
-        if jax.process_index() == 0:
-            with contextlib.suppress(OSError):
-                clean(folder)
-        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say errno
-        reason = os.strerror(int(code[1])) if code else str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder}: cannot save step {step} ({reason}); free some space, make it writable or "
-            "choose another --workdir"
-        ) from error
+        Returns when it has been copied, so that `state` may be used up; first waits for the save
+        before. Older steps are deleted once this one is whole, but for those to be kept.
+
+        Raises:
+          UserError: this step, or the one before, cannot be written; the older ones are as before.
+        """
+        import orbax.checkpoint as ocp
+
+        arrays = {name: leaf for name, leaf in _named(state).items() if leaf.size}
+        body = {"step": step, "meta": meta, "leaves": _signature(state)}
+        _encode(body)  # fails before anything is written
+        self.wait()
+        part = self.folder / f"{step}.tmp"
+        with _named_errors(self.folder, step):
+            if jax.process_index() == 0:  # the others wait for it within Orbax's `save`
+                clean(self.folder)
+                part.mkdir(parents=True)
+            self._orbax.save(part / "state", args=ocp.args.StandardSave(arrays))
+        self._saving = self._background.submit(self._finish, part, body, keep)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises UserError if it could not be written."""
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()
+
+    def close(self) -> None:
+        """As `wait`; nothing can be saved any more."""
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._orbax.close()
+
+    def _finish(self, part: Path, body: dict[str, Any], keep: Collection[int]) -> None:
+        with _named_errors(self.folder, body["step"]):
+            self._orbax.wait_until_finished()  # on all processes
+            if jax.process_index():
+                return
+            body = body | {"files": {name: _sha256(part / name) for name in _files(part)}}
+            with open(part / MANIFEST, "wb") as file:
+                file.write(_encode(body | {"sha256": _digest(body)}))
+                file.flush()
+                os.fsync(file.fileno())
+            final = self.folder / str(body["step"])
+            if final.exists():  # damaged, or the same step again
+                _discard(final)
+            part.rename(final)
+            older = [step for step in _numbered(self.folder) if step <= body["step"]]
+            for step in older[: -self.keep_last]:
+                if step not in keep:
+                    _discard(self.folder / str(step))
+
+
+def save(folder: str | Path, step: int, state: PyTree, meta: dict[str, Any]) -> None:
+    """One `Saver.save`, finished when it returns."""
+    with contextlib.closing(Saver(folder)) as saver:
+        saver.save(step, state, meta)
 
 
 def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
@@ -114,19 +140,15 @@ def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] |
             )
         return -1
 
-    step = _on_first_process(newest_sound)
+    step = int(distributed.from_first(newest_sound))
     return None if step < 0 else _load(folder / str(step), like)
 
 
 def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Checkpoint `step`, such as the best one, as `restore` gives it. UserError if not sound."""
     path = Path(folder).absolute() / str(step)
-
-    def check() -> None:
-        if fault := _fault(path):
-            raise UserError(f"{path}: {fault}; it has to be one of {steps(folder)} and whole")
-
-    _on_first_process(check)
+    if fault := distributed.from_first(lambda: _fault(path) or ""):
+        raise UserError(f"{path}: {fault}; it has to be one of {steps(folder)} and whole")
     return _load(path, like)
 
 
@@ -136,18 +158,16 @@ def steps(folder: str | Path) -> list[int]:
     return [step for step in _numbered(folder) if (folder / str(step) / MANIFEST).is_file()]
 
 
-def clean(folder: str | Path) -> None:
+def clean(folder: Path) -> None:
     """Deletes what interrupted saves left behind. Raises OSError where it may not."""
-    for pattern in ("*.tmp", "*.orbax-checkpoint-tmp*"):
-        for path in Path(folder).glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in [*folder.glob("*.tmp"), *folder.glob("*.orbax-checkpoint-tmp*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     import orbax.checkpoint as ocp
 
     manifest = json.loads((path / MANIFEST).read_bytes())
-    leaves = _abstract(like)
     stored, wanted = manifest["leaves"], _signature(like)
     for name in sorted({*stored, *wanted}):
         if stored.get(name) != wanted.get(name):
@@ -156,11 +176,16 @@ def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
                 f"{wanted.get(name, 'missing')} in this model; use the config that it was trained "
                 "with, or another --workdir"
             )
-    targets = {name: _raw_abstract(leaf) for name, leaf in leaves.items() if leaf.size}
+    first, leaves = SingleDeviceSharding(jax.local_devices()[0]), _named(like)
+    targets = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
+        for name, leaf in leaves.items()
+        if leaf.size  # Orbax stores no empty arrays
+    }
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         arrays = checkpointer.restore(path / "state", args=ocp.args.StandardRestore(targets))
     restored = [
-        _typed(arrays[name], leaf.dtype) if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
+        arrays[name] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
         for name, leaf in leaves.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(like), restored), manifest["meta"]
@@ -192,12 +217,21 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _write_manifest(path: Path, body: dict[str, Any]) -> None:
-    body = body | {"files": {name: _sha256(path / name) for name in _files(path)}}
-    with open(path / MANIFEST, "wb") as file:
-        file.write(_encode(body | {"sha256": _digest(body)}))
-        file.flush()
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def _named_errors(folder: Path, step: int) -> Iterator[None]:
+    """What the file system or TensorStore (a full disk is its ValueError) raises, as UserError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if jax.process_index() == 0:
+            with contextlib.suppress(OSError):
+                clean(folder)
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say errno
+        reason = os.strerror(int(code[1])) if code else str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{folder}: cannot save step {step} ({reason}); free some space, make it writable or "
+            "choose another --workdir"
+        ) from error
 
 
 def _encode(obj: dict[str, Any]) -> bytes:
@@ -240,67 +274,15 @@ def _discard(path: Path) -> None:
     shutil.rmtree(trash)
 
 
-def _named(tree: PyTree) -> dict[str, Any]:
+def _named(tree: PyTree) -> dict[str, jax.Array | jax.ShapeDtypeStruct]:
     """The leaves, in order, under their paths: `.players['d'].params['Dense_0']['kernel']`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _abstract(tree: PyTree) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, dtype and sharding of each leaf; the first device's where it has none."""
-    first = SingleDeviceSharding(jax.local_devices()[0])
-    shapes = _named(jax.eval_shape(lambda same: same, tree))
-    return {
-        name: jax.ShapeDtypeStruct(
-            shapes[name].shape,
-            shapes[name].dtype,
-            sharding=getattr(leaf, "sharding", None) or first,
-        )
-        for name, leaf in _named(tree).items()
-    }
-
-
 def _signature(tree: PyTree) -> dict[str, str]:
     """Shape and dtype of each leaf, as `float32[3,3,1,8]`; a random key's as `key<fry>[]`."""
-    shapes = _abstract(tree).items()
-    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in shapes}
-
-
-def _raw(leaf: Any) -> jax.Array:  # noqa: ANN401
-    """The leaf as Orbax can store it: a typed key becomes its uint32s."""
-    leaf = jnp.asarray(leaf)
-    return jax.random.key_data(leaf) if _is_key(leaf.dtype) else leaf
-
-
-def _raw_abstract(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    raw = jax.eval_shape(_raw, leaf)
-    return jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=leaf.sharding)
-
-
-def _typed(array: jax.Array, dtype: Any) -> jax.Array:  # noqa: ANN401
-    if not _is_key(dtype):
-        return array
-    # A key's dtype names its generator, but only an array of that dtype can be asked for it.
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.empty(0, dtype)))
-
-
-def _is_key(dtype: Any) -> bool:  # noqa: ANN401
-    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _on_first_process(work: Callable[[], int | None]) -> int:
-    """Runs `work` on process 0 and gives every process its number; its failure fails them all."""
-    if jax.process_count() == 1:
-        return work() or 0
-    number, failure = 0, None
-    if jax.process_index() == 0:
-        try:
-            number = work() or 0
-        except Exception as error:  # the others wait below and have to be told first
-            failure = error
-    failed, number = multihost_utils.broadcast_one_to_all(np.array([failure is not None, number]))
-    if failure is not None:
-        raise failure
-    if failed:
-        raise UserError("checkpoint: process 0 failed; see its message")
-    return int(number)
+    return {
+        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in _named(tree).items()
+    }

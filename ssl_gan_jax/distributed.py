@@ -29,7 +29,7 @@ TIMEOUT_S = int(os.environ.get("SSL_GAN_JAX_TIMEOUT_S", "60"))
 STOP_CODE = int(os.environ.get("SSL_GAN_JAX_STOP_CODE", "0"))
 
 _CAUSE = "ssl_gan_jax/cause"  # key in the coordinator's store, holds "CODE message"
-_SAME = "ssl_gan_jax/same"
+_SHARED = "ssl_gan_jax/shared"
 _FOREVER_MS = 7 * 24 * 3600 * 1000
 _POLL_S = 0.5
 _numbers = itertools.count()  # of the meetings of all processes, which must have names
@@ -125,14 +125,20 @@ def wait() -> None:
         _client.wait_at_barrier(f"ssl_gan_jax/{next(_numbers)}", _FOREVER_MS)
 
 
+def from_first(work: Callable[[], object]) -> str:
+    """`str(work())` of process 0, where alone it is called, on all processes."""
+    if is_alone():
+        return str(work())
+    key = f"{_SHARED}/{next(_numbers)}"
+    if is_first():
+        _client.key_value_set(key, str(work()))
+    return _client.blocking_key_value_get(key, _FOREVER_MS)
+
+
 def check_same(what: str, *parts: object) -> None:
     """Raises UserError where `parts` are not the same as on process 0."""
-    if is_alone():
-        return
-    digest, key = hashlib.sha256(repr(parts).encode()).hexdigest(), f"{_SAME}/{next(_numbers)}"
-    if is_first():
-        _client.key_value_set(key, digest)
-    elif _client.blocking_key_value_get(key, _FOREVER_MS) != digest:
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    if from_first(lambda: digest) != digest:
         raise UserError(f"{what}: not the same on all processes of this run")
 
 

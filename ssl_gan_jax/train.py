@@ -240,6 +240,7 @@ class Run:
         distributed.wait()
         if not (self.workdir / "config.json").exists():
             raise UserError(f"{self.workdir}: all processes must see one folder of this name")
+        self.saver = checkpoint.Saver(self.folder)
         restored = checkpoint.restore(self.folder, self.like)
         if not restored:
             return self.programs.init(*self._init_args)
@@ -251,7 +252,7 @@ class Run:
         """Writes a checkpoint; `pending` are the metrics that no line has been written of."""
         self.meta = self.meta | {"wall_s": wall_s, "pending": pending}
         keep = {self.meta["best"]["step"]} if self.meta["best"] else ()
-        checkpoint.save(self.folder, int(state.step), state, self.meta, keep=keep)
+        self.saver.save(int(state.step), state, self.meta, keep=keep)
 
     def predict(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
         """Class probabilities [len(rows),K] of these images."""
@@ -293,6 +294,8 @@ def _train(
             for one in runs
         ]
         progress = enter(Progress(steps, start)) if first else distributed.Nobody()
+        for one in runs:  # all of it is on disk before the best is looked for
+            enter(contextlib.closing(one.saver))
         streams = [one.batches(start, steps) for one in runs]
         step = start
         for k in call_lengths(start, steps, train.steps_per_call, every):

@@ -91,12 +91,12 @@ class Death(Exception):
 def dies_after_its_first_save(config, workdir):
     """Trains until a checkpoint has been written, and no further."""
 
-    def save_and_die(*args, save=checkpoint.save, **kwargs):
+    def save_and_die(*args, save=checkpoint.Saver.save, **kwargs):
         save(*args, **kwargs)
         raise Death
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Death):
-        patch.setattr(checkpoint, "save", save_and_die)
+        patch.setattr(checkpoint.Saver, "save", save_and_die)
         train.run(config, workdir)
 
 
