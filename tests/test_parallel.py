@@ -1,84 +1,124 @@
-"""One device and four, sharded batches and replicas: the same numbers."""
+"""Every method on one device, on four, in two processes and as replicas: the same numbers."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from tiny import batch, method_config
+from tiny import METHODS, batch, method_config, same
 
 import ssl_gan_jax
-from ssl_gan_jax import parallel
+from ssl_gan_jax import checkpoint, distributed, parallel
 from ssl_gan_jax.errors import UserError
 
-STEPS = 3
-METHODS = ("ssl_gan", "supervised", "three_n_gan")  # all kinds of network and of normalisation
+ROOT, SIZE, STEPS, SAVED = Path(__file__).parents[1], 16, 5, 3
 
 
-def metrics_on(mesh, name, method, state):
-    """Every metric of the first steps with the batch divided over `mesh`."""
-    put = lambda seed: parallel.shard(jax.device_get(batch(name, seed=seed)), mesh)  # noqa: E731
-    state = jax.device_put(state, parallel.replicated(mesh))
-    step = jax.jit(method.train_step)
-    rows = []
+def batch_of(name, seed=0):
+    return jax.device_get(batch(name, size=SIZE, seed=seed))
+
+
+def train(name, devices, step, states, folder=None):
+    """Every metric of the first steps; with `folder`, saved there and restored on the way."""
+    n, i, rows = jax.process_count(), jax.process_index(), []
+    state = devices.put_states(states)
     for seed in range(STEPS):
-        state, metrics = step(state, put(seed))
-        rows.append({k: float(v) for k, v in metrics.items()})
+        part = jax.tree.map(lambda x: np.split(x, n)[i], batch_of(name, seed))
+        raw = devices.put([[part]] * devices.n)
+        state, metrics = step(state, raw)
+        rows.append({k: np.asarray(v).tolist() for k, v in jax.device_get(metrics).items()})
+        if folder and seed + 1 == SAVED:
+            state = devices.put_states(through_files(devices.split(state), raw, folder))
     return rows
 
 
-def replicas(name):
-    """Metrics of four seeds under `pmap`, and of each seed alone."""
-    method = ssl_gan_jax.build(method_config(name))
-    keys, first = jax.vmap(jax.random.key)(jax.numpy.arange(4)), batch(name)
-    stacked = jax.tree.map(lambda x: jax.numpy.stack([x] * 4), first)
-    state = jax.pmap(method.init)(keys, stacked)
-    _, together = jax.pmap(method.train_step)(state, stacked)
-    init, step = jax.jit(method.init), jax.jit(method.train_step)
-    alone = [step(init(key, first), first)[1] for key in keys]
-    return [
-        ([float(v) for v in values], [float(metrics[k]) for metrics in alone])
-        for k, values in jax.device_get(together).items()
-    ]
+def through_files(states, raw, folder):
+    """Each state as it comes back from a checkpoint, which also holds a divided batch."""
+    back = []
+    for i, state in enumerate(states):
+        saved = {"state": state, "raw": raw}
+        checkpoint.save(folder / str(i), SAVED, saved, {})
+        back.append(checkpoint.restore(folder / str(i), saved)[0]["state"])
+    return back
 
 
-def compare():
-    """Run in a process with four CPU devices: the largest relative differences."""
-    meshes = [parallel.data_mesh(8, devices=jax.devices()[:n]) for n in (1, 4)]
-    apart = {}
+def record(folder):
+    """Run in every process, on four devices in all: writes what each way of training gave."""
+    distributed.start(distributed.MODE)
+    ways = {"four": parallel.Devices(1, parallel.data_mesh(8))}
+    if distributed.is_alone():
+        ways["one"] = parallel.Devices(1, parallel.data_mesh(8, devices=jax.devices()[:1]))
+        ways["replicas"] = parallel.Devices(2)
+    found = {}
     for name in METHODS:
-        method = ssl_gan_jax.build(method_config(name))
-        state = jax.jit(method.init)(jax.random.key(0), batch(name))
-        one, four = (metrics_on(mesh, name, method, state) for mesh in meshes)
-        apart[name] = max(
-            abs(a[k] - b[k]) / max(abs(a[k]), 0.1)
-            for a, b in zip(one, four, strict=True)
-            for k in a
-        )
-    pairs = replicas("supervised")
-    apart["pmap"] = max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True))
-    print(json.dumps(apart))
+        method = ssl_gan_jax.build(method_config(name, size=SIZE, shift=1))
+        init = jax.jit(method.init, out_shardings=ways["four"].one_state)
+        for way, devices in ways.items():
+            step = devices.compile(method.train_step)
+            for files in (None, folder / name / way)[: 1 if way == "one" else 2]:
+                states = [init(jax.random.key(k), batch_of(name)) for k in range(devices.n)]
+                rows = train(name, devices, step, states, files)
+                found[f"{name} {way}{' resumed' if files else ''}"] = rows
+    if distributed.is_first():
+        (folder / "found.json").write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def differences():
-    code = (
-        "import sys, jax; jax.config.update('jax_num_cpu_devices', 4); "
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-        "import test_parallel; test_parallel.compare()"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+def folders(tmp_path_factory):
+    """Folders of what one process with four devices found, and two processes with two."""
+    made = []
+    for processes in (1, 2):
+        made.append(tmp_path_factory.mktemp(f"processes{processes}"))
+        command = [sys.executable, ROOT / "launch" / "local.py", f"--processes={processes}"]
+        command += [f"--devices={4 // processes}", "--", __file__, made[-1]]
+        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+        )
+        assert done.returncode == 0, done.stdout
+    return made
 
 
-@pytest.mark.parametrize("name", [*METHODS, "pmap"])
-def test_four_devices_compute_what_one_does(name, differences):
-    assert differences[name] < 1e-3
+@pytest.fixture(scope="module")
+def found(folders):
+    return [json.loads((folder / "found.json").read_text()) for folder in folders]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", METHODS)
+def test_devices_processes_replicas_and_resumptions_change_nothing(name, found):
+    alone, pair = found
+    for way in ("four", "four resumed"):
+        assert pair[f"{name} {way}"] == alone[f"{name} four"]  # to the last bit: as many devices
+    assert alone[f"{name} four resumed"] == alone[f"{name} four"]
+    assert alone[f"{name} replicas resumed"] == alone[f"{name} replicas"]
+    ways = (alone[f"{name} {way}"] for way in ("one", "four", "replicas"))
+    for one, four, replicas in zip(*ways, strict=True):
+        # L_kl is a difference of numbers near 1: it has their rounding, not its own.
+        assert one == pytest.approx(four, rel=1e-5, abs=1e-6)
+        assert one == pytest.approx({k: v[0] for k, v in replicas.items()}, rel=1e-5, abs=1e-6)
+        assert any(a != b for a, b in replicas.values())  # another seed
+
+
+def test_two_processes_save_what_one_restores(folders):
+    """The state, whole on each device, and a batch of which each process held one half."""
+    method = ssl_gan_jax.build(method_config("three_n_gan", size=SIZE, shift=1))
+    first, last = (jax.tree.map(jnp.asarray, batch_of("three_n_gan", k)) for k in (0, SAVED - 1))
+    like = {"state": jax.eval_shape(method.init, jax.random.key(0), first), "raw": first}
+    one, two = (checkpoint.restore(f / "three_n_gan" / "four" / "0", like)[0] for f in folders)
+    assert same(one["state"].players, two["state"].players)
+    assert same(one["raw"], last) and same(two["raw"], last)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(UserError, match="does not divide over 3 devices"):
         parallel.data_mesh(8, devices=jax.devices() * 3)
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]))
