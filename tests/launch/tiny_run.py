@@ -1,11 +1,11 @@
-"""The smallest run on the phantom, for any number of processes: `method` and `steps`."""
+"""The smallest run on the phantom, for any number of processes: `method`, `steps`."""
 
 from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 
 
 def get_config(arg=None):
     a = parse_arg(arg, method="three_n_gan", steps=5)
-    config = base(a.method, data="phantom", size=32)
+    config = base(a.method, data="phantom", size=16)
     if a.method == "supervised":
         as_ssl_gan(config.method)
     config.method.width = 4
