@@ -43,7 +43,7 @@ def run(workdir, steps):
     os.dup2(log, 1)
     os.dup2(log, 2)
     config = f"{ROOT}/tests/launch/tiny_run.py:method=three_n_gan,steps={steps}"
-    changes = [f"--config.train.{key}=10" for key in ("log_every", "checkpoint_every")]
+    changes = ["--config.train.log_every=10", "--config.train.checkpoint_every=40"]
     sys.argv = ["main", f"--config={config}", *changes, f"--workdir={workdir}"]
     command_line.cli(main.main)
 

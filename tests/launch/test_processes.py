@@ -15,87 +15,12 @@ import pytest
 from conftest import LAUNCH
 
 HERE, ROOT = Path(__file__).parent, LAUNCH.parent
-METHOD, STEPS = "three_n_gan", 40  # enough for a signal to come in time
+STEPS = 60  # enough for a signal to come to all in time
 pytestmark = pytest.mark.timeout(900)
 
-
-def start(processes, *args, **environment):
-    """`python args` on so many processes; their output in one pipe."""
-    flags = [f"--processes={processes}", f"--devices={4 // processes}", "--timeout=30"]
-    return subprocess.Popen(
-        [sys.executable, LAUNCH / "local.py", *flags, "--", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | environment,
-    )
-
-
-def train(processes, workdir, **environment):
-    config = f"--config={HERE / 'tiny_run.py'}:method={METHOD},steps={STEPS}"
-    args = ("-m", "ssl_gan_jax.main", config, f"--workdir={workdir}")
-    return start(processes, *args, **environment)
-
-
-def ended(process, code=0):
-    with process:
-        try:
-            out, _ = process.communicate(timeout=800)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            raise
-    assert process.returncode == code, out
-    return out
-
-
-def wait_for(process, text):
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return
-    pytest.fail("".join(lines))
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """The folder of a run of one process with four devices."""
-    folder = tmp_path_factory.mktemp("one")
-    ended(train(1, folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory, one):
-    """The folder of a run of two processes with two devices each, stopped and gone on with."""
-    folder = tmp_path_factory.mktemp("two")
-    process = train(2, folder, SSL_GAN_JAX_STOP_CODE="75")
-    wait_for(process, "step 2/")
-    process.send_signal(signal.SIGTERM)
-    assert "stopped and saved at step" in ended(process, code=75)
-    assert not (folder / "result.json").exists()
-    ended(train(2, folder))
-    return folder
-
-
-def test_two_processes_stopped_and_resumed_equal_one_that_ran_through(one, two):
-    for name in ("metrics.jsonl", "predictions.csv"):
-        assert (two / name).read_text() == (one / name).read_text()
-    results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
-    assert results[0] | {"wall_s": 0} == results[1] | {"wall_s": 0}
-
-
-def test_the_first_process_alone_writes(two):
-    lines = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines if "train/L_d" in line]
-    assert steps == list(range(1, STEPS + 1))
-    assert len(list((two / "samples").glob("*.png"))) == 1
-
-
-# Step 3 of process 1 ends otherwise than that of process 0.
-FAULTY = """
-import os, sys
+# The command line; in process 1 something happens after step 3.
+MAIN = """
+import os, signal, sys
 from ssl_gan_jax import command_line, main, train
 calls, checked_means = [], train.checked_means
 def faulty(*args):
@@ -109,45 +34,97 @@ command_line.cli(main.main)
 """
 
 
-def test_all_end_when_one_is_killed(tmp_path, one):
-    code = FAULTY.format(
-        fault="os.kill(os.getpid(), 9)",
-        config=HERE / f"tiny_run.py:method={METHOD},steps={STEPS}",
-        workdir=tmp_path,
+def trains(processes, workdir, fault="pass", code=0):
+    """Runs the command line on so many processes; their output."""
+    config = HERE / f"tiny_run.py:method=supervised,steps={STEPS}"
+    script = MAIN.format(fault=fault, config=config, workdir=workdir)
+    flags = [f"--processes={processes}", f"--devices={4 // processes}", "--timeout=15"]
+    done = subprocess.run(
+        [sys.executable, LAUNCH / "local.py", *flags, "--", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"SSL_GAN_JAX_STOP_CODE": "75", "GLIBC_TUNABLES": ""},
     )
-    # The restart for huge pages would lose what `-c` was given.
-    out = ended(start(2, "-c", code, GLIBC_TUNABLES="glibc.malloc.hugetlb=1"), code=137)
-    assert "error: process 0" in out or "heartbeat" in out or "task:1" in out
-    assert not (tmp_path / "result.json").exists()
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def test_two_processes_stopped_and_resumed_equal_one_that_ran_through(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    trains(1, one)
+    out = trains(2, two, fault="os.kill(os.getpid(), signal.SIGTERM)", code=75)
+    assert "[0] stopped" not in out and "stopped and saved at step" in out
+    assert not (two / "result.json").exists()
+    trains(2, two)
+    for name in ("metrics.jsonl", "predictions.csv"):
+        assert (two / name).read_text() == (one / name).read_text()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    assert results[0] | {"wall_s": 0} == results[1] | {"wall_s": 0}
+    # The first process alone writes.
+    lines = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/L_s" in line]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_sigterm_while_the_images_are_prepared_ends_at_once(tmp_path):
+    command = [sys.executable, "-m", "ssl_gan_jax.main", "--config=configs/phantom.py"]
+    process = subprocess.Popen(
+        [*command, f"--workdir={tmp_path / 'run'}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"SSL_GAN_JAX_CACHE": str(tmp_path / "cache")},
+    )
+    assert any("Preparing the images" in line for line in process.stderr)
+    process.send_signal(signal.SIGTERM)
+    _, out = process.communicate(timeout=60)
+    assert process.returncode == 0 and "stopped before the first step" in out
+    assert not (tmp_path / "run").exists()
 
 
 JOIN = """
-import sys
+import os
 from ssl_gan_jax import distributed
+from ssl_gan_jax.errors import UserError
 distributed.start("auto")
 import jax
 print("joined", jax.process_count(), jax.process_index(), flush=True)
 distributed.wait()
-distributed.check_same("seed", {value})
+distributed.check_same("seed", 1)
+try:
+    distributed.check_same("seed", jax.process_index())
+except UserError as error:
+    print(error, flush=True)
+assert distributed.from_first(jax.process_index) == "0"
+distributed.wait()
 if not distributed.is_first():
-    raise RuntimeError("the disk is on fire")
+    {end}
 distributed.wait()
 """
 
 
-def by_slurm(value="1"):
-    """Two processes that find each other through SLURM's variables; their outputs and codes."""
-    port = local.free_port()
+@pytest.mark.parametrize(
+    ("end", "codes", "cause"),
+    [
+        ('raise RuntimeError("on fire")', (1, 1), "error: process 1: RuntimeError: on fire"),
+        ("os.kill(os.getpid(), 9)", (-signal.SIGABRT, -signal.SIGKILL), "task:1"),
+    ],
+)
+def test_one_that_fails_or_is_killed_ends_all_and_is_named(end, codes, cause):
+    """Two processes that find each other through SLURM's variables."""
     common = {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COORDINATOR_PORT": str(port),
+        "JAX_COORDINATOR_PORT": str(local.free_port()),
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_NTASKS": "2",
+        "SSL_GAN_JAX_TIMEOUT_S": "10",
     }
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", JOIN.format(value=value)],
+            [sys.executable, "-c", JOIN.format(end=end)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -156,18 +133,11 @@ def by_slurm(value="1"):
         )
         for i in "01"
     ]
-    return [(p.communicate(timeout=300)[0], p.returncode) for p in started]
-
-
-def test_one_that_raises_ends_all_and_says_why():
-    for i, (out, code) in enumerate(by_slurm()):
-        assert f"joined 2 {i}" in out and code == 1, out
-        assert "error: process 1: RuntimeError: the disk is on fire" in out
-
-
-def test_processes_that_disagree_are_refused():
-    for out, code in by_slurm("jax.process_index()"):
-        assert "seed: not the same on all processes" in out and code == 1, out
+    for i, process in enumerate(started):
+        out, _ = process.communicate(timeout=60)
+        assert f"joined 2 {i}" in out and process.returncode == codes[i], out
+        assert ("seed: not the same on all processes" in out) == (i == 1)
+        assert cause in out or process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("mode", ["on", "localhost", "localhost:1,2,2", "localhost:1,2"])
