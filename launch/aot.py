@@ -179,11 +179,11 @@ def has_libtpu() -> bool:
 
 def devices_of(kind: str, shape: Sequence[int]) -> list[Any]:
     """The devices of a TPU topology, on which nothing can run; of the CPU without libtpu."""
-    # Before JAX is loaded: libtpu compiles only, and in several processes at once.
-    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu"}
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1"}
     import jax
     from jax.experimental import topologies
+
+    jax.config.update("jax_platforms", "cpu")  # libtpu compiles, and nothing else
+    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"}
 
     if not has_libtpu():
         return jax.devices("cpu")[: math.prod(shape)]
@@ -274,7 +274,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give --config=FILE and flags that begin with --; try --help")
     kind, shape = parse_topology(_TOPOLOGY.value)
     batch = _BATCH.value or config.train.batch_size
-    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(math.prod(shape))}
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", math.prod(shape))
     if not has_libtpu() and not _EXPORT.value:
         print("libtpu is not installed: compiled for virtual CPU devices, see the docstring")
     if _EXPORT.value:
