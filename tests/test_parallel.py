@@ -16,11 +16,11 @@ import ssl_gan_jax
 from ssl_gan_jax import checkpoint, distributed, parallel
 from ssl_gan_jax.errors import UserError
 
-ROOT, SIZE, STEPS, SAVED = Path(__file__).parents[1], 16, 5, 3
+ROOT, STEPS, SAVED = Path(__file__).parents[1], 5, 3
 
 
 def batch_of(name, seed=0):
-    return jax.device_get(batch(name, size=SIZE, seed=seed))
+    return jax.device_get(batch(name, seed=seed))
 
 
 def train(name, devices, step, states, folder=None):
@@ -56,7 +56,7 @@ def record(folder):
         ways["replicas"] = parallel.Devices(2)
     found = {}
     for name in METHODS:
-        method = ssl_gan_jax.build(method_config(name, size=SIZE, shift=1))
+        method = ssl_gan_jax.build(method_config(name))
         init = jax.jit(method.init, out_shardings=ways["four"].one_state)
         for way, devices in ways.items():
             step = devices.compile(method.train_step)
@@ -107,7 +107,7 @@ def test_devices_processes_replicas_and_resumptions_change_nothing(name, found):
 
 def test_two_processes_save_what_one_restores(folders):
     """The state, whole on each device, and a batch of which each process held one half."""
-    method = ssl_gan_jax.build(method_config("three_n_gan", size=SIZE, shift=1))
+    method = ssl_gan_jax.build(method_config("three_n_gan"))
     first, last = (jax.tree.map(jnp.asarray, batch_of("three_n_gan", k)) for k in (0, SAVED - 1))
     like = {"state": jax.eval_shape(method.init, jax.random.key(0), first), "raw": first}
     one, two = (checkpoint.restore(f / "three_n_gan" / "four" / "0", like)[0] for f in folders)

@@ -64,6 +64,7 @@ def life(workdir, steps, number, in_save, rng):
     """One start of the run, ended by a signal; what was seen."""
     saved, log = workdir / "checkpoints", workdir / "metrics.jsonl"
     size = log.stat().st_size if log.exists() else 0
+    checkpoint.clean(saved)  # what is found at the end is of this life
     process = start(workdir, steps)
     wait_for(process, lambda: log.exists() and log.stat().st_size > size, 600)
     wait_for(process, lambda: False, rng.uniform(0, 2))
@@ -106,7 +107,7 @@ def soak():
     )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000, help="enough to outlive the kills")
+    parser.add_argument("--steps", type=int, default=2000, help="enough to outlive the kills")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rng, began, lives = random.Random(options.seed), time.monotonic(), []
