@@ -75,7 +75,8 @@ def main():
     steps_s = statistics.median(turns[False]) / options.turn * options.every
     extra = sorted(a - b for a, b in zip(turns[True], turns[False], strict=True))
     row = {
-        "command": " ".join(["python", "tests/benchmarks/checkpoints.py", *sys.argv[1:]]),
+        "command": "python tests/benchmarks/checkpoints.py"
+        f" --method={options.method} --size={options.size} --every={options.every}",
         "commit": subprocess.getoutput(f"git -C {ROOT} rev-parse --short HEAD"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "state_mb": round(size / 1e6, 1),
