@@ -227,7 +227,8 @@ def report(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterat
         f"({sum(kernels):,} elements), {len(others)} other arrays (biases, statistics, metrics; "
         f"{sum(others):,} elements, the largest {max(others, default=0):,})"
     )
-    yield f"predicted: {step.predicted(kind, shape)}"
+    if time := step.predicted(kind, shape):
+        yield f"predicted: {time}"
 
 
 def table(config: Any, kind: str, shape: tuple[int, ...], batch: int) -> Iterator[str]:  # noqa: ANN401

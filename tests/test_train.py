@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 
 import jax
 import ml_collections
@@ -253,9 +254,16 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
     config = small("ssl_gan", steps=6, **{"method.lr_d": 1e30, "train.log_every": 3})
-    with pytest.raises(UserError, match=r"step [2-6]: .*L_.* not finite"):
+    with pytest.raises(UserError, match=r"step [2-6]: .*L_.* not finite") as error:
         train.run(config, tmp_path)
     assert not (tmp_path / "result.json").exists()
+    bad = int(re.search(r"step (\d)", str(error.value))[1])
+    assert all(step < bad for step in checkpoint.steps(tmp_path / "checkpoints"))  # nor the best
+
+
+def test_another_order_of_classes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"\['a', 'b'\], but the data has \['b', 'a'\]"):
+        train.check_classes(["a", "b"], ("b", "a"), tmp_path)
 
 
 @pytest.mark.parametrize(
