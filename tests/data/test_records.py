@@ -1,6 +1,4 @@
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -307,19 +305,3 @@ def test_plco_tables(tmp_path):
     linkage.write_text("plco_id,year,image_file_name\nA,1,A1\n")
     with pytest.raises(UserError, match="no column 'study_yr or assoc_visit_syr' among .*'year'"):
         plco.index(tmp_path)
-
-
-def test_processes_that_need_the_same_images_prepare_them_once(tmp_path, monkeypatch):
-    """Here threads, which a lock on a file keeps apart just as it does processes."""
-    from ssl_gan_jax.data.source import SourceBuilder
-
-    calls, prepare = [], SourceBuilder.download_and_prepare
-    monkeypatch.setattr(
-        SourceBuilder,
-        "download_and_prepare",
-        lambda *args, **kwargs: (calls.append(1), time.sleep(0.2), prepare(*args, **kwargs)),
-    )
-    load = lambda _: records.load("phantom", None, 8, images=6, cache_dir=tmp_path)  # noqa: E731
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(load, range(2))
-    assert calls == [1] and (first.image == second.image).all()
