@@ -68,22 +68,6 @@ def test_two_processes_stopped_and_resumed_equal_one_that_ran_through(tmp_path):
     assert steps == list(range(1, STEPS + 1))
 
 
-def test_sigterm_while_images_are_prepared_ends_the_command_at_once(tmp_path):
-    command = [sys.executable, "-m", "ssl_gan_jax.main", "--config=configs/phantom.py"]
-    process = subprocess.Popen(
-        [*command, f"--workdir={tmp_path / 'run'}"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"SSL_GAN_JAX_CACHE": str(tmp_path / "cache")},
-    )
-    assert any("Preparing the images" in line for line in process.stderr)
-    process.send_signal(signal.SIGTERM)
-    _, out = process.communicate(timeout=60)
-    assert process.returncode == 0 and "stopped while images were prepared" in out
-    assert not (tmp_path / "run").exists()
-
-
 JOIN = """
 import os
 from ssl_gan_jax import distributed
