@@ -2,7 +2,7 @@
 
 A config file is Python with `get_config(arg) -> ConfigDict`; `--config=FILE:key=value,...` hands
 it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothing below
-`train.py` sees a ConfigDict except as a mapping of plain values.
+`one_run.py` sees a ConfigDict except as a mapping of plain values.
 """
 
 import json

@@ -19,7 +19,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Prepared images of this session's tests, away from the user's own cache."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one cache for all workers: one prepares for all
+        folder = folder.parent
+    folder /= "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_GAN_JAX_CACHE", str(folder))
         yield folder

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import METHODS
 
-from ssl_gan_jax import checkpoint, methods, train
+from ssl_gan_jax import checkpoint, methods, one_run, programs, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.types import Batch
@@ -210,11 +210,11 @@ def test_runs_of_one_method_compile_its_step_once(tmp_path, monkeypatch):
         return method._replace(train_step=train_step)
 
     monkeypatch.setattr(methods, "build", counting)
-    train.programs.cache_clear()
+    programs.programs.cache_clear()
     train.run(small("supervised", steps=6), tmp_path / "a")
     train.run(small("supervised", steps=6, **{"train.seed": 1}), tmp_path / "b")
     assert traced == [8]
-    train.programs.cache_clear()
+    programs.programs.cache_clear()
 
 
 def is_key(x):
@@ -238,7 +238,7 @@ def json_like(workdir):
 
 def test_a_finished_run_is_not_run_again(whole, monkeypatch):
     folder = whole("supervised")
-    monkeypatch.setattr(train, "open_task", None)
+    monkeypatch.setattr(one_run, "open_task", None)
     result = train.run(small("supervised"), folder)
     assert result == json.loads((folder / "result.json").read_text())
 
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
 
 def test_another_order_of_classes_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"\['a', 'b'\], but the data has \['b', 'a'\]"):
-        train.check_classes(["a", "b"], ("b", "a"), tmp_path)
+        one_run.check_classes(["a", "b"], ("b", "a"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
 
 def test_test_labels_and_unlabelled_labels_change_nothing_in_training(whole, tmp_path, monkeypatch):
     a, b = whole("ssl_gan"), tmp_path
-    open_task = train.open_task
+    open_task = one_run.open_task
 
     def other_labels(*args):
         task = open_task(*args)
@@ -303,7 +303,7 @@ def test_test_labels_and_unlabelled_labels_change_nothing_in_training(whole, tmp
         label[hidden] = 1 - label[hidden]
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
-    monkeypatch.setattr(train, "open_task", other_labels)
+    monkeypatch.setattr(one_run, "open_task", other_labels)
     train.run(small("ssl_gan"), b)
     assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
     a, b = (json.loads((folder / "result.json").read_text()) for folder in (a, b))

@@ -1,0 +1,220 @@
+"""One of the runs that train as one program: its data, state and folder, and its final scores."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from ssl_gan_jax import calibration, card, checkpoint, distributed, evaluate, quality, trained
+from ssl_gan_jax.config import differences
+from ssl_gan_jax.data import pipeline
+from ssl_gan_jax.data.task import Task, open_task
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.programs import programs
+from ssl_gan_jax.types import Batch, TrainState
+from ssl_gan_jax.writer import write_json
+
+SAMPLES = 64  # pictures in the grid of samples
+EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
+
+
+class Run:
+    """What each of several runs in one program has for itself.
+
+    Raises UserError for everything that can be wrong with the input; writes nothing.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        divide: bool,
+        about: Mapping[str, Any],
+    ) -> None:
+        self.config, self.workdir, self.about = config, workdir, about
+        self.folder = workdir / "checkpoints"
+        self.task = open_task(config.data, config.train.seed)
+        self.classes = self.task.records.classes
+        train = config.train
+        self.settings = tuple(sorted({**config.method, "num_classes": len(self.classes)}.items()))
+        self.divided = (train.batch_size, train.unlabeled_batch_size) if divide else None
+        self.programs = programs(self.settings, 1, self.divided)
+        # Without labels, all serve.
+        self.rows = self.task.labelled if self.programs.predict else self.task.unlabelled
+        for key in (*EVERY, "steps_per_call"):
+            if train[key] < 1:
+                raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
+        self.steps = train.steps
+        if train.epochs:
+            self.steps = train.epochs * len(self.rows) // train.batch_size
+        if self.steps < 1:
+            raise UserError(
+                f"train: {self.steps} steps; raise train.steps, or train.epochs if it is not 0"
+            )
+        self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
+        # The whole first batch, on every process: all begin with the same weights.
+        self._init_args = jax.random.key(train.seed), next(self.batches(0, 1, process=(0, 1)))
+        self.like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=self.programs.devices.one_state
+            ),
+            jax.eval_shape(self.programs.init, *self._init_args),
+        )
+
+    def batches(
+        self, start: int, stop: int, process: tuple[int, int] | None = None
+    ) -> Iterator[Batch]:
+        """Batches of NumPy arrays for the steps from `start` to `stop` - 1; this process's part."""
+        records, train = self.task.records, self.config.train
+        return pipeline.batches(
+            records.image,
+            records.label,
+            self.rows,
+            self.task.unlabelled,
+            batch_size=train.batch_size,
+            unlabeled_batch=train.unlabeled_batch_size,
+            seed=train.seed,
+            start=start,
+            steps=stop,
+            process=process or (jax.process_index(), jax.process_count()),
+        )
+
+    def begin(self) -> TrainState:
+        """The state to go on from: the last checkpoint, its meta data in `self.meta`; or new."""
+        distributed.check_same(
+            "config and data", repr(self.config.to_dict()), *self.task.records.path, *self.rows
+        )
+        if distributed.is_first():
+            write_json(self.workdir / "config.json", self.config.to_dict())
+        distributed.wait()
+        if not (self.workdir / "config.json").exists():
+            raise UserError(f"{self.workdir}: all processes must see one folder of this name")
+        self.saver = checkpoint.Saver(self.folder)
+        restored = checkpoint.restore(self.folder, self.like)
+        if not restored:
+            return self.programs.init(*self._init_args)
+        state, self.meta = restored
+        check_classes(self.meta["classes"], self.classes, self.folder)
+        return state
+
+    def save(self, state: TrainState, wall_s: float, pending: Mapping[str, list] | None) -> None:
+        """Writes a checkpoint; `pending` are the metrics that no line has been written of."""
+        self.meta = self.meta | {"wall_s": wall_s, "pending": pending}
+        keep = {self.meta["best"]["step"]} if self.meta["best"] else ()
+        self.saver.save(int(state.step), state, self.meta, keep=keep)
+
+    def predict(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
+        """Class probabilities [len(rows),K] of these images."""
+        predict = functools.partial(self.programs.predict, state)
+        size = self.config.train.evaluation_batch_size
+        return evaluate.predict_all(predict, self.task.records.image[rows], size)
+
+    def validate(self, state: TrainState) -> dict[str, float | None]:
+        """Accuracy, AUROC and so on at threshold .5; `{}` where there is nothing to score."""
+        if not self.programs.predict or not len(self.task.val):
+            return {}
+        scores = evaluate.metrics(
+            self.predict(state, self.task.val), self.task.records.label[self.task.val]
+        )
+        return {name: scores[name] for name in evaluate.METRICS}
+
+
+def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
+    """The results of the best state: test scores (looked at once), and G's samples.
+
+    Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.
+    With `train.test_at_end` off, as for tuning, the test images are not looked at.
+    """
+    best, records = one.meta["best"], one.task.records
+    result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
+    if best and best["step"] != int(state.step):
+        result["best_step"] = best["step"]
+        state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
+    if one.programs.sample:
+        seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
+        images = one.programs.sample(state, jax.random.key(0), SAMPLES)
+        result["samples"] = quality.memorisation(
+            np.asarray(images), records.image[seen], records.image[one.task.val]
+        )
+    if not one.programs.predict:
+        return result
+    threshold = 0.5
+    if len(val := one.task.val):
+        known, logits = trained.fit_calibration(one.programs.look, state, one.task)
+        probs, label = calibration.tempered(logits, 1.0), records.label[val]
+        if probs.shape[1] == 2:
+            threshold = evaluate.choose_threshold(probs, label)
+        result["validation"] = evaluate.report(probs, label, records.patient[val], threshold)
+        if distributed.is_first():
+            calibration.save(one.workdir, known)
+    if one.config.train.test_at_end:
+        rows = one.task.test
+        probs, label = one.predict(state, rows), records.label[rows]
+        if len(rows):
+            result["test"] = evaluate.report(probs, label, records.patient[rows], threshold)
+        result["test_by_group"] = card.by_group(probs, records, rows, threshold)
+        if distributed.is_first():
+            evaluate.write_predictions(
+                one.workdir / "predictions.csv",
+                records.path[rows],
+                label,
+                probs,
+                one.classes,
+                threshold,
+            )
+    return result
+
+
+def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a folder that holds another config's run.
+
+    Raises:
+      UserError: names the keys that differ.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        old = json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is not JSON; choose another --workdir") from None
+    if changed := differences(old, config.to_dict()):
+        raise UserError(
+            f"{workdir} holds another run ({'; '.join(changed)}); choose another --workdir"
+        )
+
+
+def check_classes(old: list[str], new: tuple[str, ...], folder: Path) -> None:
+    """Refuses a checkpoint whose classes are others, or in another order.
+
+    Raises:
+      UserError: names both.
+    """
+    if old != list(new):
+        raise UserError(f"{folder}: trained on classes {old}, but the data has {list(new)}")
+
+
+def describe(config: ml_collections.ConfigDict, task: Task, steps: int, start: int) -> None:
+    """Logs what is about to happen, in one line."""
+    records = task.records
+    labelled = records.label[task.labelled]
+    per_class = (f"{np.sum(labelled == k)} {name}" for k, name in enumerate(records.classes))
+    logging.info(
+        "%s on %s at %dx%d: %s labelled; %d training, %d validation, %d test images; steps %d-%d",
+        config.method.name,
+        config.data.name,
+        config.data.size,
+        config.data.size,
+        ", ".join(per_class),
+        len(task.unlabelled),
+        len(task.val),
+        len(task.test),
+        start,
+        steps,
+    )

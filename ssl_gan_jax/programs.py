@@ -1,0 +1,68 @@
+"""The compiled functions of a method, kept: runs of one method compile them once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_gan_jax import methods, parallel, trained
+from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
+
+
+class Programs(NamedTuple):
+    """The functions of one method, jitted, for a number of runs that train as one."""
+
+    devices: parallel.Devices
+    init: Callable[[Array, Batch], TrainState]  # of one run, as are `predict` and `sample`
+    one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    predict: Callable[[TrainState, Array], Array] | None
+    look: Callable[[TrainState, Array], tuple[Array, Array]] | None  # logits and features
+    sample: Callable[[TrainState, Array, int], Array] | None
+
+
+@functools.lru_cache(maxsize=2)
+def programs(
+    settings: tuple[tuple[str, Any], ...], n: int, divided: tuple[int, int] | None
+) -> Programs:
+    """The programs of `n` runs; kept, so that the runs of a sweep compile them once.
+
+    Args:
+      settings: the items of the method's config.
+      n: number of runs that train together.
+      divided: the sizes of the batches that a single run divides over all devices; None: a
+        replica, on one device.
+
+    Raises:
+      UserError: a setting of the method is wrong, or the batches do not divide.
+    """
+    method = methods.build(dict(settings))
+    devices = parallel.Devices(n, parallel.data_mesh(*divided) if divided else None)
+
+    def train_step(state, raw):
+        return method.train_step(state, to_float(raw))
+
+    return Programs(
+        devices=devices,
+        init=jax.jit(
+            lambda key, raw: method.init(key, to_float(raw)),
+            out_shardings=devices.one_state,  # on several processes, the one state of them all
+            # Runs once: on a CPU the optimising compiler would take longer than it saves.
+            compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
+        ),
+        one_step=devices.compile(train_step),
+        several_steps=devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw)),
+        predict=method.predict and jax.jit(method.predict),
+        look=method.predict and jax.jit(functools.partial(trained.outputs, method)),
+        sample=method.sample and jax.jit(method.sample, static_argnums=2),
+    )
+
+
+def to_float(raw: Batch) -> Batch:
+    """uint8 images -> float32 in [-1,1], on the device."""
+    return raw.replace(
+        image=raw.image.astype(jnp.float32) / 127.5 - 1,
+        unlabeled=raw.unlabeled.astype(jnp.float32) / 127.5 - 1,
+    )
