@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)
+    if command_line.JSON.value:
+        command_line.tell(True, **report)
     return 1 if report["leaks"] else 0
 
 

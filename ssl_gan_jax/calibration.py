@@ -2,8 +2,9 @@
 
     python -m ssl_gan_jax.calibration --workdir=RUN [--data_dir=DIR]
 
-writes the two files into a finished run's folder, from its data set (`data.dir` of its config
-unless --data_dir says where the data lies now). Exit codes: 0 done, 2 bad input.
+writes the two files into a finished run's folder, as training does at its end, from its data set
+(`data.dir` of its config unless --data_dir says where the data lies now). Exit codes: 0 done, 2 bad
+input.
 
     calibration.json   temperature, operating points with intervals, and what they rest on
     calibration.npz    mean and main directions of the classifier's features, for `Familiar`
@@ -20,6 +21,7 @@ for all others (probabilistic PCA, Tipping & Bishop 1999). In units of the dista
 validation and held-out training images exceed: above 1 an image is called out of distribution.
 """
 
+import argparse
 import contextlib
 import functools
 import json
@@ -31,7 +33,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from ssl_gan_jax import evaluate
+from ssl_gan_jax import command_line, evaluate
 from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.writer import atomic_write, write_json
 
@@ -39,8 +41,6 @@ DIRECTIONS = 16  # main directions of the features
 QUANTILE = 0.99  # of familiar images that are not flagged
 POINTS = ("youden", *(f"{kind}={x:g}" for kind in ("sensitivity", "specificity") for x in
                       (0.8, 0.9, 0.95, 0.99)))  # fmt: skip
-
-
 REPAIR = "make it anew with python -m ssl_gan_jax.calibration"
 
 
@@ -63,6 +63,7 @@ class Calibration(NamedTuple):
     temperature: float
     points: Mapping[str, Mapping[str, Any]]  # {} with other than two classes
     familiar: Familiar | None
+    validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
 
     def threshold(self, point: str = "youden") -> float:
         """The threshold of an operating point, such as "sensitivity=.95"; .5 without any.
@@ -160,66 +161,62 @@ def fit_familiar(features: np.ndarray, others: np.ndarray) -> Familiar:
 
 def fit(
     logits: np.ndarray, label: np.ndarray, patient: np.ndarray, familiar: Familiar | None
-) -> tuple[Calibration, dict[str, Any]]:
-    """The calibration by validation images, and what `calibration.json` says of it."""
+) -> Calibration:
+    """By validation images: `logits` [N,K], `label` [N], `patient` [N]; N > 0."""
     temperature = fit_temperature(logits, label)
     two = logits.shape[1] == 2
     points = operating_points(logits, label, patient, temperature) if two else {}
-    scores = {
-        name: evaluate.metrics(tempered(logits, t), label)["ece"]
-        for name, t in (("ece_before", 1.0), ("ece", temperature))
+    validation = {
+        "n": len(label),
+        "patients": len(np.unique(patient)),
+        "ece_before": evaluate.metrics(tempered(logits, 1.0), label)["ece"],
+        "ece": evaluate.metrics(tempered(logits, temperature), label)["ece"],
     }
-    told = {
-        "temperature": temperature,
-        "validation": {"n": len(label), "patients": len(np.unique(patient)), **scores},
-        "operating_points": points,
-        "familiar": familiar is not None,
-    }
-    return Calibration(temperature, points, familiar), told
+    return Calibration(temperature, points, familiar, validation)
 
 
-def save(workdir: str | Path, calibration: Calibration, told: Mapping[str, Any]) -> None:
+def save(workdir: str | Path, made: Calibration) -> None:
     """Writes both files, each atomically. Raises UserError where they cannot be written."""
-    workdir = Path(workdir)
-    if calibration.familiar:
-        with atomic_write(workdir / "calibration.npz", "wb") as file:
-            np.savez(file, **calibration.familiar._asdict())
-    write_json(workdir / "calibration.json", told)
+    if made.familiar:
+        with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
+            np.savez(file, **made.familiar._asdict())
+    told = {
+        "temperature": made.temperature,
+        "validation": made.validation,
+        "operating_points": made.points,
+        "familiar": made.familiar is not None,
+    }
+    write_json(Path(workdir) / "calibration.json", told)
 
 
-def read(workdir: str | Path) -> dict[str, Any] | None:
-    """What calibration.json says; None without one. Raises UserError where it is damaged."""
-    path = Path(workdir) / "calibration.json"
-    if not path.exists():
-        return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        float(told["temperature"]), dict(told["operating_points"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); {REPAIR}") from None
-    return told
-
-
-def load(workdir: str | Path, threshold: float | None) -> Calibration:
+def load(workdir: str | Path, threshold: float | None = None) -> Calibration:
     """The calibration of a run; without one, temperature 1 and the run's own `threshold`.
 
     Raises:
       UserError: a file is damaged.
     """
-    told, path, familiar = read(workdir), Path(workdir) / "calibration.npz", None
-    if told is None:
+    path, familiar = Path(workdir) / "calibration.json", None
+    if not path.exists():
         points = {} if threshold is None else {"youden": {"threshold": threshold}}
         return Calibration(1.0, points, None)
     try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        points = told["operating_points"]
+        made = Calibration(float(told["temperature"]), dict(points), None, told["validation"])
         if told["familiar"]:
+            path = path.with_suffix(".npz")
             with np.load(path, allow_pickle=False) as parts:
                 familiar = Familiar(*(parts[name] for name in Familiar._fields))
-    except Exception as error:  # zip, header or key: what a damaged file raises varies
-        raise UserError(f"{path} is missing or damaged ({error}); {REPAIR}") from None
-    return Calibration(float(told["temperature"]), told["operating_points"], familiar)
+    except Exception as error:  # zip, header, JSON or key: what a damaged file raises varies
+        raise UserError(f"{path} is missing or damaged ({error!r}); {REPAIR}") from None
+    return made._replace(familiar=familiar)
 
 
-def main(args: Any) -> None:  # noqa: ANN401
+PARSER = command_line.parser("calibration", __doc__)
+PARSER.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
+
+
+def main(args: argparse.Namespace) -> None:
     """Calibrates a run that has finished."""
     import jax
 
@@ -227,16 +224,14 @@ def main(args: Any) -> None:  # noqa: ANN401
 
     run = trained.open_run(args.workdir)
     trained.classifier(run)
-    look = jax.jit(functools.partial(trained.outputs, run.method))
-    told = trained.fit_calibration(look, run.state, trained.task_of(run, args.data_dir))
-    if told is None:
+    task = trained.task_of(run, args.data_dir)
+    if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
-    save(run.workdir, *told)
+    look = jax.jit(functools.partial(trained.outputs, run.method))
+    made, _ = trained.fit_calibration(look, run.state, task)
+    save(run.workdir, made)
+    command_line.tell(args.json, temperature=made.temperature, **made.validation)
 
 
 if __name__ == "__main__":
-    from ssl_gan_jax import command_line
-
-    parser = command_line.parser("calibration", __doc__)
-    parser.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
-    command_line.command(main, parser)
+    command_line.command(main, PARSER)

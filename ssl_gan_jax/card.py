@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import calibration, command_line, evaluate, trained
+from ssl_gan_jax.calibration import Calibration
+from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.task import Task
-from ssl_gan_jax.writer import atomic_write, write_json
+from ssl_gan_jax.writer import atomic_write, markdown_table, plain, write_json
 
 USE = (
     "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
@@ -33,6 +35,7 @@ WARNINGS = (
     "The out-of-distribution score recognises what is no chest X-ray, or turned or inverted. It "
     "does not recognise every mirrored image or other hospital.",
 )
+SMALLEST = 10  # images of a group that is reported: of fewer the scores say nothing
 
 
 def splits(task: Task) -> dict[str, dict[str, Any]]:
@@ -59,25 +62,30 @@ def splits(task: Task) -> dict[str, dict[str, Any]]:
 
 
 def by_group(
-    probs: np.ndarray, label: np.ndarray, patient: np.ndarray, group: np.ndarray, threshold: float
+    probs: np.ndarray, records: Records, rows: np.ndarray, threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate.report` of the images [N] of each `group` [N] str, such as sites; {} for one."""
-    names = np.unique(group)
-    return {
-        str(name): evaluate.report(
-            probs[group == name], label[group == name], patient[group == name], threshold
-        )
-        for name in names
-        if len(names) > 1
-    }
+    """`evaluate.report` of subgroups of the images `rows` [N], as "sex F"; `probs` is [N,K].
+
+    By site and whatever else the source's table says (sex, age, view); groups of SMALLEST or more.
+    """
+    reports = {}
+    for kind, values in {"site": records.site, **records.groups}.items():
+        of = values[rows]
+        names, count = np.unique(of, return_counts=True)
+        for name in names[count >= SMALLEST] if len(names) > 1 else ():
+            at = of == name
+            label, patient = records.label[rows][at], records.patient[rows][at]
+            key = f"{kind} {name or 'unknown'}"
+            reports[key] = evaluate.report(probs[at], label, patient, threshold)
+    return reports
 
 
 def describe(
-    config: Mapping[str, Any], result: Mapping[str, Any], told: Mapping[str, Any] | None
+    config: Mapping[str, Any], result: Mapping[str, Any], known: Calibration
 ) -> dict[str, Any]:
-    """The card as JSON: of config.json, result.json and calibration.json (None without)."""
+    """The card as JSON: of config.json, result.json and what validation taught."""
     data, scores = config["data"], {"test": result.get("test")}
-    scores |= {f"test, site {k}": v for k, v in (result.get("test_by_site") or {}).items()}
+    scores |= {f"test, {group}": v for group, v in result.get("test_by_group", {}).items()}
     scores["validation"] = result.get("validation")
     return {
         "model": {
@@ -96,10 +104,11 @@ def describe(
             "labelled_images": result["labelled"],
             "unlabelled_images": result["unlabelled"],
             "splits": result.get("splits"),
-            "subgroups": "site" if result.get("test_by_site") else None,
         },
         "metrics": {name: report for name, report in scores.items() if report},
-        "calibration": told,
+        "temperature": known.temperature,
+        "calibration": known.validation,
+        "operating_points": known.points if known.validation else {},
         "generated_images": result.get("samples"),
         "made_with": {k: result.get(k) for k in ("jax", "python", "device", "wall_s")},
     }
@@ -111,7 +120,7 @@ def render(card: Mapping[str, Any]) -> str:
     parts = [
         f"# Model card: {model['method']} on {data['name']}",
         f"`{model['method']}` of ssl_gan_jax, on chest X-rays of {model['size']}x{model['size']} "
-        f"pixels; classes: {', '.join(map(_plain, model['classes']))}. {model['steps']} steps with "
+        f"pixels; classes: {', '.join(map(plain, model['classes']))}. {model['steps']} steps with "
         f"seed {model['seed']}; the weights are those of step {model['tested_step']}.",
         "## Use",
         USE,
@@ -121,47 +130,36 @@ def render(card: Mapping[str, Any]) -> str:
         f"{data['unlabelled_images']} served without labels, the labelled ones among them. Splits "
         "are by patient.",
     ]
-    if data["splits"]:
-        counted = data["splits"].items()
-        parts += _table(
-            ["part", "images", "patients", "images a class", "sites"],
-            [
-                [k, p["images"], p["patients"], _counts(p.get("classes")), _counts(p.get("sites"))]
-                for k, p in counted
-            ],
-        )
+    if counted := data["splits"]:
+        rows = [
+            [k, p["images"], p["patients"], _counts(p.get("classes")), _counts(p.get("sites"))]
+            for k, p in counted.items()
+        ]
+        parts += markdown_table(["part", "images", "patients", "images a class", "sites"], rows)
     parts += ["## Metrics"]
     if scores:
+        rows = [
+            [k, s["n"], *(_interval(s[m]) for m in evaluate.METRICS)] for k, s in scores.items()
+        ]
         parts += [
             "With 95 % intervals from a bootstrap over patients, which say nothing about other "
-            "seeds. Validation chose weights and threshold, so its own scores are optimistic.",
-            *_table(
-                ["metric", *map(_plain, scores)],
-                [["images", *(score["n"] for score in scores.values())]]
-                + [[m, *(_interval(s[m]) for s in scores.values())] for m in evaluate.METRICS],
-            ),
+            "seeds. Validation chose weights and threshold, so its own scores are optimistic. "
+            f"Subgroups are those of the data's own tables, of {SMALLEST} images or more.",
+            *markdown_table(["images of", "n", *evaluate.METRICS], rows),
         ]
     else:
         parts += ["None: this run has no classifier, or was not tested."]
-    groups = data["subgroups"] or "none"
-    parts += [f"Subgroups reported: {groups}. Sex, age and view are not recorded."]
-    if told := card["calibration"]:
-        known = told["validation"]
+    if known := card["calibration"]:
+        shown = ("sensitivity", "specificity")
+        rows = [
+            [k, f"{p['threshold']:.4f}", *(_interval(p[m]) for m in shown)]
+            for k, p in card["operating_points"].items()
+        ]
         parts += [
             "## Calibration and operating points",
-            f"Temperature {told['temperature']:.3g}, by {known['n']} validation images: expected "
+            f"Temperature {card['temperature']:.3g}, by {known['n']} validation images: expected "
             f"calibration error there {known['ece_before']:.3f} before, {known['ece']:.3f} after.",
-            *_table(
-                ["point", "threshold", "sensitivity", "specificity"],
-                [
-                    [
-                        k,
-                        f"{p['threshold']:.4f}",
-                        *(_interval(p[m]) for m in ("sensitivity", "specificity")),
-                    ]
-                    for k, p in told["operating_points"].items()
-                ],
-            ),
+            *markdown_table(["point", "threshold", *shown], rows),
         ]
     if made := card["generated_images"]:
         parts += [
@@ -173,43 +171,33 @@ def render(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_card(workdir: str | Path) -> None:
+def write_card(workdir: Path) -> None:
     """Writes both files into a finished run's folder. Raises UserError if it is none."""
-    workdir = Path(workdir)
     config, result = trained.read(workdir)
-    card = describe(config, result, calibration.read(workdir))
+    card = describe(config, result, calibration.load(workdir))
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:
         file.write(render(card))
 
 
-def _table(head: list[str], body: list[list]) -> list[str]:
-    """A Markdown table, as one part; none without rows."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in [head, ["---"] * len(head), *body]]
-    return ["\n".join(lines)] if body else []
-
-
 def _interval(score: Mapping[str, float | None]) -> str:
-    if score["value"] is None:
+    value, low, high = (score[key] for key in ("value", "low", "high"))
+    if value is None:
         return "–"
-    if score["low"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def _counts(counts: Mapping[str, int] | None) -> str:
-    return ", ".join(f"{n} {_plain(name)}" for name, n in (counts or {}).items()) or "–"
-
-
-def _plain(text: str) -> str:
-    """Names come from folders and files: no markup of theirs reaches the card."""
-    return "".join(f"\\{c}" if c in "\\|`*_[]<>#!" else " " if c in "\r\n" else c for c in text)
+    return ", ".join(f"{n} {name}" for name, n in (counts or {}).items()) or "–"
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the card."""
-    write_card(args.workdir)
+    write_card(Path(args.workdir))
+    command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
+
+PARSER = command_line.parser("card", __doc__)
 
 if __name__ == "__main__":
-    command_line.command(main, command_line.parser("card", __doc__))
+    command_line.command(main, PARSER)

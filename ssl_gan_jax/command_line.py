@@ -1,11 +1,13 @@
 """What the command lines share: the flags --config and --workdir, errors in one line, signals."""
 
 import argparse
+import json
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -18,6 +20,7 @@ MISSING = "{} is missing; try --help"
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if need be.")
+JSON = flags.DEFINE_bool("json", False, "Prints what came out as JSON on stdout; the log: stderr.")
 DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     distributed.MODE,
@@ -37,6 +40,34 @@ def check_flags(argv: Sequence[str]) -> None:
             f"--workdir={WORKDIR.value}: not a folder; mount the bucket, as launch/ does, and name "
             "the folder in it"
         )
+
+
+def origins() -> dict[str, tuple[Any, str]]:
+    """Each key of --config: its value, and where that comes from.
+
+    That is: the package ("default"), the config file ("file"), an argument after the file's name
+    ("argument"), or a --config.KEY=VALUE ("flag").
+    """
+    flag, config = flags.FLAGS["config"], config_lib.flat(CONFIG.value)
+    path = config_flags.get_config_filename(flag).partition(":")[0]
+    file = config_lib.flat(runpy.run_path(path)["get_config"]())
+    chosen = {name: config[key] for key, name in config_lib.CHOSEN.items()}
+    usual = config_lib.flat(config_lib.base(**chosen))
+
+    def origin(key: str) -> str:
+        if key in config_flags.get_override_values(flag):
+            return "flag"
+        if key not in config_lib.CHOSEN and usual.get(key) == config[key]:
+            return "default"
+        return "file" if file.get(key) == config[key] else "argument"
+
+    return {key: (value, origin(key)) for key, value in config.items()}
+
+
+def tell(as_json: bool, **told: Any) -> None:  # noqa: ANN401
+    """Prints what a command did on stdout: a line for each, or all as one line of JSON."""
+    lines = [json.dumps(told)] if as_json else [f"{key}: {value}" for key, value in told.items()]
+    print("\n".join(lines), flush=True)
 
 
 def on_signal() -> Callable[[], bool]:
@@ -154,6 +185,7 @@ def parser(name: str, doc: str, workdir: bool = True) -> argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--json", action="store_true", help="print what came out as JSON")
     if workdir:
         made.add_argument(
             "--workdir", metavar="RUN", required=True, help="folder of a finished run"

@@ -22,6 +22,8 @@ RESUMABLE = (
     "train.sample_every",
     "train.steps_per_call",
 )
+# Keys of a config that arguments of `base` choose, by the arguments' names.
+CHOSEN = {"method.name": "method", "data.name": "data", "data.size": "size", "train.seed": "seed"}
 TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
 
 

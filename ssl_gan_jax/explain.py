@@ -4,9 +4,8 @@
 
 Grad-CAM (Selvaraju et al. 2017) averages the gradient over the map first, which suits networks
 that end in average pooling. Ours end in one linear layer over positions, where that average mixes
-up places; HiResCAM (Draelos & Carin 2020) leaves it out. On the phantom, whose heart fills 11 % of
-the image, HiResCAM peaks inside the heart in 55 to 77 % of images, Grad-CAM in 17 to 23 % (three
-runs). So a map is a hint, not a proof: in the other images it peaks elsewhere.
+up places; HiResCAM (Draelos & Carin 2020) leaves it out. How often either points at the phantom's
+heart is in configs/results/trust.jsonl: a map is a hint, not a proof.
 
 Evidence: the log odds of the second class where there are two (the positive one), else of the
 class that is called.
@@ -31,7 +30,13 @@ SIDE = 8  # of the map; the last stage's 4x4 is too coarse for a heart
 
 
 def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
-    """[B,S,S,1] in [-1,1] -> evidence [B,8,8], 0 or more; pure and jittable.
+    """[B,S,S,1] in [-1,1] -> evidence [B,8,8], 0 or more; pure. UserError as `gradients`."""
+    gradient, maps = gradients(method, state, images)
+    return jax.nn.relu((gradient * maps).sum(-1))
+
+
+def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
+    """[B,S,S,1] in [-1,1] -> d(evidence)/dA and A, both [B,8,8,C].
 
     Raises:
       UserError: the network has no convolution with an 8x8 map.
@@ -43,7 +48,9 @@ def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
 
         def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
             out = call(*args, **kwargs)
-            if _is_convolution(context.module) and out.shape[1] == SIDE:
+            module = context.module
+            normed = isinstance(module, WeightNorm) and module.kind == "conv"
+            if (normed or isinstance(module, StridedConv | nn.Conv)) and out.shape[1] == SIDE:
                 seen.append(out)
                 out = out if added is None else out + added
             return out
@@ -59,8 +66,7 @@ def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
         return (jnp.where(own, logits, 0).sum(1) - rest).sum(), seen[-1]
 
     shape = jax.eval_shape(evidence, None)[1]
-    gradient, maps = jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
-    return jax.nn.relu((gradient * maps).sum(-1))
+    return jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
 
 
 def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:
@@ -70,18 +76,15 @@ def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: batched(compiled, images, BATCH)[0]
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, side: int = 256) -> Image.Image:
-    """An RGB picture of uint8 `image` [S,S,1] under `heat` [h,w] in red, each scaled to itself."""
-    gray = np.asarray(
-        Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BILINEAR)
-    )
-    warm = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
-    alpha = 0.6 * np.asarray(warm.resize((side, side), Image.Resampling.BILINEAR))[..., None]
-    pixels = (1 - alpha) * gray[..., None] + alpha * np.array([255, 40, 0])
-    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
+    """[h,w] of any dtype -> float32 [side,side], bilinear."""
+    image = Image.fromarray(np.asarray(picture, np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, StridedConv | nn.Conv) or (
-        isinstance(module, WeightNorm) and module.kind == "conv"
-    )
+def overlay(image: np.ndarray, heat: np.ndarray, side: int = 256) -> np.ndarray:
+    """uint8 [side,side,3]: `image` [S,S,1] uint8 under `heat` [h,w] in red, scaled to itself."""
+    alpha = 0.6 * enlarge(heat / max(heat.max(), 1e-12), side)[..., None]
+    gray = enlarge(image[..., 0], side)[..., None]
+    pixels = (1 - alpha) * gray + alpha * np.array([255, 40, 0])
+    return pixels.round().clip(0, 255).astype(np.uint8)

@@ -52,15 +52,11 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
 def preprocessing(run: Trained) -> dict[str, Any]:
     """What somebody must know to feed the exported model and to read its outputs; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
-    equalize, aspect = data["equalize"], data.get("aspect", "squash")
+    equalize, aspect = data["equalize"], data["aspect"]
     return {
         "input": {
             "shape": ["batch", size, size, 1],
             "dtype": "float32",
-            "size": size,
-            "equalize": equalize,
-            "aspect": aspect,
-            "scaling": "uint8 / 127.5 - 1",
             "steps": [
                 "decode to one gray channel in [0,1], black 0; files deeper than 8 bits are "
                 "scaled by their own least and greatest value",
@@ -152,7 +148,6 @@ def onnx(run: Trained, out: Path) -> Path:
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
-
 PARSER = command_line.parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
 PARSER.add_argument("--out", metavar="DIR", help="default: RUN/export")
@@ -164,7 +159,7 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else run.workdir / "export"
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
-    print(path)
+    command_line.tell(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))
 
 
 if __name__ == "__main__":

@@ -3,29 +3,41 @@
     python -m ssl_gan_jax.main --config=configs/phantom.py --workdir=runs/phantom
     python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \\
         --config.data.dir=DIR --workdir=runs/chex
+    python -m ssl_gan_jax.main --config=configs/chex.py --workdir=runs/chex --show_config
 
 --config=FILE:key=value,... chooses an experiment (each file in configs/ says what its arguments
 are); --config.KEY=VALUE overrides any key of it, such as --config.method.tau=0.8 or
---config.train.steps=500. A config file is a Python program: run only those that you trust.
-The same command again goes on where it stopped; SIGTERM and Ctrl-C save first. Exit codes: 0 done
-or saved on SIGTERM, 2 bad input.
+--config.train.steps=500; --show_config prints all of them, and where each value comes from. A
+config file is a Python program: run only those that you trust. The same command again goes on
+where it stopped; SIGTERM and Ctrl-C save first. --json prints result.json, a line a run. Exit
+codes: 0 done or saved on SIGTERM, 2 bad input.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.command_line import CONFIG, WORKDIR
+from ssl_gan_jax.command_line import CONFIG, JSON, WORKDIR
 from ssl_gan_jax.errors import Stopped
 
 flags.adopt_module_key_flags(command_line)
+_SHOW = flags.DEFINE_bool("show_config", False, "Only print the config, and where it comes from.")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs what the flags say; the exit code."""
     command_line.check_flags(argv)
+    origins = command_line.origins()
+    if _SHOW.value:
+        shown = {key: {"value": v, "from": origin} for key, (v, origin) in origins.items()}
+        text = {key: f"{v!r} ({origin})" for key, (v, origin) in origins.items()}
+        command_line.tell(JSON.value, **(shown if JSON.value else text))
+        return 0
+    chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
+    logging.info("%s; all else by default", ", ".join(chosen))
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
     command_line.prepare_jax(CONFIG.value.replicas, command_line.DISTRIBUTED.value)
@@ -47,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
         from ssl_gan_jax import report  # here: its figures' library takes its time to load
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
+        for one in result.get("runs", [result]) if JSON.value else ():
+            print(json.dumps(one))
     files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])
     return 0

@@ -16,7 +16,6 @@ but for the files named, 2 bad input.
 
 import argparse
 import csv
-import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from ssl_gan_jax import command_line, evaluate, explain, trained
 from ssl_gan_jax.data import images
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.trained import Answer, Trained
-from ssl_gan_jax.writer import atomic_write
+from ssl_gan_jax.writer import atomic_write, write_png
 
 CHUNK = 256  # images in memory at a time
 
@@ -71,11 +70,10 @@ def read(
     (path, reason).
     """
 
-    size, aspect = data["size"], data.get("aspect", "squash")
-
     def one(path: str) -> np.ndarray | images.UnreadableImage:
         try:
-            return images.prepare(images.read_image(path), size, data["equalize"], aspect)
+            image = images.read_image(path)
+            return images.prepare(image, data["size"], data["equalize"], data["aspect"])
         except images.UnreadableImage as error:
             return error
 
@@ -123,7 +121,6 @@ PARSER.add_argument("--out", metavar="CSV", help="default: predictions.csv, or n
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, sensitivity=X or specificity=X")  # fmt: skip
 PARSER.add_argument("--explain", metavar="DIR", help="overlays of the evidence, as PNG files")
-PARSER.add_argument("--json", action="store_true", help="rows as JSON lines on stdout")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -150,11 +147,12 @@ def main(args: argparse.Namespace) -> int:
         for names, pixels in read(paths, run.config["data"], skipped):
             table += rows(run, names, respond(pixels), threshold)
             if heat:
-                start = len(table) - len(names)
-                for i, image, warm in zip(itertools.count(start), pixels, heat(pixels)):
-                    stem = Path(table[i]["path"]).stem
-                    with atomic_write(Path(args.explain) / f"{i:05d}_{stem}.png", "wb") as file:
-                        explain.overlay(image, warm).save(file, format="png")
+                first = len(table) - len(names)
+                for i, (name, *picture) in enumerate(
+                    zip(names, pixels, heat(pixels), strict=True), first
+                ):
+                    path = Path(args.explain) / f"{i:05d}_{Path(name).stem}.png"
+                    write_png(path, explain.overlay(*picture))
             bar.update(task, completed=len(table) + len(skipped))
     for path, reason in skipped:
         print(f"skipped {path}: {reason}", file=sys.stderr)

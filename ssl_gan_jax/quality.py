@@ -9,7 +9,6 @@ under one REFERENCE only. `report` shows it. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from ssl_gan_jax import command_line
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.trained import Trained, generator, open_run, outputs, task_of
+from ssl_gan_jax.trained import Trained, generator, learnt_from, open_run, outputs, task_of
 from ssl_gan_jax.writer import write_json
 
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
@@ -91,13 +90,13 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
     generator(run)
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
-    data, train, task = run.config["data"], run.config["train"], task_of(run)
+    data, task = run.config["data"], task_of(run)
     images, label = task.records.image, task.records.label
     wanted = [task.records.classes.index(data["only_class"])] if data["only_class"] else label
     val = task.val[np.isin(label[task.val], wanted)]
     if not len(val):
         raise UserError(f"{workdir}: there are no validation images to compare with")
-    seen = task.unlabelled if train["unlabeled_batch_size"] or data["only_class"] else task.labelled
+    seen = learnt_from(task, run.config, bool(run.method.predict))
     fake = jax.jit(run.method.sample, static_argnums=2)(run.state, jax.random.key(1), SAMPLES)
     look = jax.jit(lambda x: outputs(reference.method, reference.state, x)[1])
 
@@ -115,19 +114,19 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
     }
 
 
+PARSER = command_line.parser("quality", __doc__, workdir=False)
+PARSER.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
+PARSER.add_argument("--features", required=True, metavar="REFERENCE", help="of whose classifier")
+
+
 def main(args: argparse.Namespace) -> None:
     """Measures each run that `args` names."""
     reference = open_run(args.features)
     for workdir in map(Path, args.runs):
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}
         write_json(workdir / "quality.json", scores)
-        print(f"{workdir}: {json.dumps(scores)}")
+        command_line.tell(args.json, run=str(workdir), **scores)
 
 
 if __name__ == "__main__":
-    parser = command_line.parser("quality", __doc__, workdir=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
-    parser.add_argument(
-        "--features", required=True, metavar="REFERENCE", help="of whose classifier"
-    )
-    command_line.command(main, parser)
+    command_line.command(main, PARSER)

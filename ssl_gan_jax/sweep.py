@@ -204,7 +204,11 @@ def main(argv: Sequence[str]) -> int:
     todo = groups(chosen, _TOGETHER.value)[_shard(_SHARD.value)]
     if _DRY_RUN.value:
         for cell in (cell for group in todo for cell in group):
-            print(f"{_state(workdir / cell.name):12} {cell.name}")
+            state = _state(workdir / cell.name)
+            if command_line.JSON.value:
+                command_line.tell(True, cell=cell.name, state=state)
+            else:
+                print(f"{state:12} {cell.name}")
         return 0
 
     from ssl_gan_jax import train

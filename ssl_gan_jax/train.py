@@ -302,9 +302,9 @@ def _train(
             step += k
             last = step == steps
             evaluates = last or step % train.evaluate_every == 0
-            samples = sample and (last or step % train.sample_every == 0)
+            shows = last or step % train.sample_every == 0
             saves = last or step % train.checkpoint_every == 0
-            writes = evaluates or samples or saves or step % train.log_every == 0
+            writes = evaluates or shows or saves or step % train.log_every == 0
             stops = not last and stop()
             if not (writes or stops):
                 progress.update(step, None)
@@ -314,7 +314,7 @@ def _train(
             means = [
                 checked_means(c, step, one.workdir) for c, one in zip(columns, runs, strict=True)
             ]
-            one_states = devices.split(state) if evaluates or samples or saves or stops else []
+            one_states = devices.split(state) if evaluates or shows or saves or stops else []
             if writes:
                 for one, writer, mean in zip(runs, writers, means, strict=True):
                     writer.scalars(step, mean, "train")
@@ -329,10 +329,12 @@ def _train(
                     if best is None or score > best["score"]:
                         one.meta["best"], saves = {"step": step, "score": score}, True
                     means[i] = means[i] | {"val_auroc": scores["auroc"]}
-            if samples:
+            if shows:
                 for writer, one_state in zip(writers, one_states, strict=True):
-                    images = sample(one_state, jax.random.key(0), SAMPLES)  # the same z each time
-                    writer.images(step, grid(np.asarray(images), columns=8))
+                    writer.histograms(step, {k: p.params for k, p in one_state.players.items()})
+                    if sample:
+                        images = sample(one_state, jax.random.key(0), SAMPLES)  # always the same z
+                        writer.images(step, grid(np.asarray(images), columns=8))
             if saves or stops:  # all of them, so that they can go on together
                 for i, one in enumerate(runs):
                     rest = None if writes else {k: v.tolist() for k, v in columns[i].items()}
@@ -434,8 +436,7 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
         result["best_step"] = best["step"]
         state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
     if one.programs.sample:
-        # Whatever G could have copied: all training images, or without `unlabeled` the labelled.
-        seen = one.task.unlabelled if one.config.train.unlabeled_batch_size else one.rows
+        seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
         images = one.programs.sample(state, jax.random.key(0), SAMPLES)
         result["samples"] = quality.memorisation(
             np.asarray(images), records.image[seen], records.image[one.task.val]
@@ -443,19 +444,21 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
     if not one.programs.predict:
         return result
     threshold = 0.5
-    parts = {"validation": one.task.val}
-    if one.config.train.test_at_end:
-        parts["test"] = one.task.test
-    for name, rows in parts.items():
-        probs, label = one.predict(state, rows), records.label[rows]
-        if name == "validation" and probs.shape[1] == 2:
+    if len(val := one.task.val):
+        known, logits = trained.fit_calibration(one.programs.look, state, one.task)
+        probs, label = calibration.tempered(logits, 1.0), records.label[val]
+        if probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)
-        patient, site = records.patient[rows], records.site[rows]
+        result["validation"] = evaluate.report(probs, label, records.patient[val], threshold)
+        if distributed.is_first():
+            calibration.save(one.workdir, known)
+    if one.config.train.test_at_end:
+        rows = one.task.test
+        probs, label = one.predict(state, rows), records.label[rows]
         if len(rows):
-            result[name] = evaluate.report(probs, label, patient, threshold)
-        if name == "test":
-            result["test_by_site"] = card.by_group(probs, label, patient, site, threshold)
-        if name == "test" and distributed.is_first():
+            result["test"] = evaluate.report(probs, label, records.patient[rows], threshold)
+        result["test_by_group"] = card.by_group(probs, records, rows, threshold)
+        if distributed.is_first():
             evaluate.write_predictions(
                 one.workdir / "predictions.csv",
                 records.path[rows],
@@ -464,9 +467,6 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
                 one.classes,
                 threshold,
             )
-    told = trained.fit_calibration(one.programs.look, state, one.task)
-    if told and distributed.is_first():
-        calibration.save(one.workdir, *told)
     return result
 
 

@@ -1,16 +1,16 @@
 """A finished run as a value, opened without its training data, and what commands on one share.
 
     run = open_run("runs/phantom")
-    answer = answers(run, images)       # uint8 [N,S,S,1], as `data.images.prepare` makes them
+    answer = responder(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
     answer.probability, answer.ood      # [N,K], [N]
 
-`outputs` and `at` look into a method's networks through Flax's interceptors, so that no method
-has to offer more than `types.Method` says. Both are pure and jittable.
+`outputs` looks into a method's networks through Flax's interceptors, so that no method has to
+offer more than `types.Method` says.
 """
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,15 +56,17 @@ def open_run(workdir: str | Path) -> Trained:
     workdir = Path(workdir)
     config, result = read(workdir)
     try:
+        config["data"] = {"aspect": "squash", **config["data"]}  # runs of earlier versions lack it
         classes, size, train = tuple(result["classes"]), config["data"]["size"], config["train"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
-        first = abstract_batch(train["batch_size"], train["unlabeled_batch_size"], size)
-        step = int(result["best_step"])
+        b, u, step = train["batch_size"], train["unlabeled_batch_size"], int(result["best_step"])
         threshold = (result["validation"] or {}).get("threshold")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{workdir}: config.json or result.json lacks {error}") from None
     method = methods.build({**settings, "num_classes": len(classes)})
-    like = jax.eval_shape(method.init, jax.random.key(0), first)
+    image, label = jnp.zeros((b, size, size, 1)), jnp.zeros(b, jnp.int32)
+    batch = Batch(image, label, jnp.zeros((u, size, size, 1)))  # for its shapes
+    like = jax.eval_shape(method.init, jax.random.key(0), batch)
     state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
     known = calibration.load(workdir, threshold)
     return Trained(workdir, config, result, classes, method, state, known)
@@ -87,15 +89,8 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return tuple(contents)
 
 
-def abstract_batch(labelled: int, unlabelled: int, size: int) -> Batch:
-    """Shapes of a batch: a state's structure follows from them and the method alone."""
-    image = jax.ShapeDtypeStruct((labelled, size, size, 1), jnp.float32)
-    label = jax.ShapeDtypeStruct((labelled,), jnp.int32)
-    return Batch(image, label, jax.ShapeDtypeStruct((unlabelled, size, size, 1), jnp.float32))
-
-
 def outputs(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
-    """[B,S,S,1] in [-1,1] -> the classifier's logits [B,K] and last hidden features [B,F].
+    """[B,S,S,1] in [-1,1] -> the classifier's logits [B,K] and last hidden features [B,F]; pure.
 
     Every network returns (outputs, features); `Method.predict` keeps the classes' outputs alone.
     """
@@ -113,7 +108,7 @@ def outputs(method: Method, state: TrainState, images: Array) -> tuple[Array, Ar
 
 
 def respond(run: Trained, images: Array) -> tuple[Array, Array]:
-    """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown."""
+    """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown; pure."""
     logits, features = outputs(run.method, run.state, images)
     familiar = run.calibration.familiar
     ood = familiar.score(features) if familiar else jnp.full(images.shape[0], jnp.nan)
@@ -150,22 +145,14 @@ def generator(run: Trained) -> None:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no generator")
 
 
-def answers(run: Trained, images: np.ndarray) -> Answer:
-    """What the run says of `images` uint8 [N,S,S,1]. UserError as `responder`."""
-    return responder(run)(images)
-
-
 def fit_calibration(
     look: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
-) -> tuple[calibration.Calibration, dict[str, Any]] | None:
-    """What `calibration.save` writes, from the validation and training images of `task`.
+) -> tuple[calibration.Calibration, np.ndarray]:
+    """By the validation images of `task`, of which there must be some; and their logits [V,K].
 
-    None without validation images. `look` is `outputs` of a method, jitted. A fifth of the training
-    images is held out of what counts as familiar and joins the validation images in saying how
-    far that reaches.
+    `look` is `outputs` of a method, jitted. A fifth of the training images is held out of what
+    counts as familiar and joins the validation images in saying how far that reaches.
     """
-    if not len(task.val):
-        return None
     compiled = functools.partial(look, state)
     image, rows = task.records.image, task.unlabelled
     if len(rows) > FIT:
@@ -177,11 +164,20 @@ def fit_calibration(
     if len(rows) >= 5:
         familiar = calibration.fit_familiar(known[~held], np.concatenate([known[held], features]))
     label, patient = task.records.label[task.val], task.records.patient[task.val]
-    return calibration.fit(logits, label, patient, familiar)
+    return calibration.fit(logits, label, patient, familiar), logits
 
 
 def task_of(run: Trained, data_dir: str | None = None) -> Task:
     """The data that a run trained on, from its config's `data.dir` or `data_dir`. UserError."""
-    since = {"aspect": "squash"}  # keys that a run of an earlier version does not have
-    data = since | run.config["data"] | ({"dir": data_dir} if data_dir else {})
-    return open_task(data, run.result["seed"])
+    data = run.config["data"]
+    return open_task({**data, "dir": data_dir or data["dir"]}, run.result["seed"])
+
+
+def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
+    """Rows of the images that G could copy: all of training, or the labelled if it saw no others.
+
+    `labels`: whether the method uses labels; one that does not learns from all images as they are.
+    """
+    return (
+        task.labelled if labels and not config["train"]["unlabeled_batch_size"] else task.unlabelled
+    )

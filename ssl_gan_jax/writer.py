@@ -7,9 +7,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +61,30 @@ def write_json(path: str | Path, obj: Any) -> None:  # noqa: ANN401
     text = json.dumps(obj, indent=2, allow_nan=False)  # before the file is touched
     with atomic_write(path) as file:
         file.write(text + "\n")
+
+
+def write_png(path: str | Path, pixels: np.ndarray, about: Mapping[str, str] | None = None) -> None:
+    """Writes uint8 [h,w] or [h,w,3], atomically, with the texts `about` it as metadata."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in (about or {}).items():
+        info.add_text(key, value)
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(pixels).save(file, format="png", pnginfo=info)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table of cells as `plain` text, as one part of a document; none without rows."""
+    lines = [[*map(plain, header)], ["---"] * len(header), *([*map(plain, row)] for row in rows)]
+    return ["\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []
+
+
+def plain(cell: Any) -> str:  # noqa: ANN401
+    """One line of Markdown: names come from folders and files, and must not act as markup."""
+    text = " ".join(str(cell).split()).replace("<", "&lt;")
+    return re.sub(r"([\\|`*]|(?<=\])\()", r"\\\1", text)
 
 
 def clock(seconds: float) -> str:
@@ -114,11 +139,14 @@ class Writer:
 
     def images(self, step: int, picture: np.ndarray, name: str = "samples") -> None:
         """`<name>/<step:06d>.png`, and TensorBoard, from a uint8 `[h,w]` as `grid` makes it."""
-        from PIL import Image
-
-        with atomic_write(self._folder / name / f"{step:06d}.png", "wb") as file:
-            Image.fromarray(picture).save(file, format="png")
+        write_png(self._folder / name / f"{step:06d}.png", picture)
         self._board.add_image(name, picture, int(step), dataformats="HW")
+
+    def histograms(self, step: int, arrays: Any, bins: int = 50) -> None:  # noqa: ANN401
+        """To TensorBoard: the distribution of each leaf of a nested dict of arrays."""
+        for path, leaf in _leaves(arrays):
+            values = np.asarray(leaf, np.float32)
+            self._board.add_histogram("/".join(path), values, int(step), bins=bins)
 
     def close(self) -> None:
         """Flushes and closes both. Raises UserError where the last of it cannot be written."""
@@ -132,6 +160,14 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         """Closes."""
         self.close()
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
+    if not isinstance(tree, Mapping):
+        yield path, tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(value, (*path, key))
 
 
 def _repair(path: Path, resume_step: int | None) -> None:

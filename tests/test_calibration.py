@@ -111,8 +111,8 @@ def test_familiarity_of_few_or_equal_images_is_finite(n, f):
 def test_a_saved_calibration_is_loaded_and_a_damaged_one_refused(tmp_path):
     logits, label = drawn(50)
     familiar = calibration.fit_familiar(features(20), features(10))
-    made, told = calibration.fit(logits, label, np.arange(50), familiar)
-    calibration.save(tmp_path, made, told)
+    made = calibration.fit(logits, label, np.arange(50), familiar)
+    calibration.save(tmp_path, made)
     loaded = calibration.load(tmp_path, 0.7)
     assert loaded.temperature == made.temperature and loaded.points == made.points
     assert all((a == b).all() for a, b in zip(loaded.familiar, familiar, strict=True))

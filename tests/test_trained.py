@@ -130,7 +130,7 @@ def test_what_is_no_radiograph_is_out_of_distribution(finished):
     for row in noise:
         np.random.default_rng(0).shuffle(row)  # keeps the histogram
     known, unknown = (
-        trained.answers(trained.open_run(folder), x).ood
+        trained.responder(trained.open_run(folder))(x).ood
         for x in (images, noise.reshape(images.shape))
     )
     label = np.repeat([0, 1], [len(known), len(unknown)])
@@ -142,8 +142,8 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
     folder, task, _ = finished
     run = trained.open_run(folder)
     look = jax.jit(lambda state, images: trained.outputs(run.method, state, images))
-    told = trained.fit_calibration(look, run.state, task._replace(test=None))
-    calibration.save(tmp_path, *told)
+    made, _ = trained.fit_calibration(look, run.state, task._replace(test=None))
+    calibration.save(tmp_path, made)
     for name in ("calibration.json", "calibration.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -183,7 +183,7 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 1), np.uint8)
     scaled = images.astype(np.float32) / 127.5 - 1
     wanted = jax.nn.softmax(method.predict(state, scaled))
-    answer = trained.answers(run, images)
+    answer = trained.responder(run)(images)
     np.testing.assert_allclose(answer.probability, wanted, atol=1e-5)
     assert np.isnan(answer.ood).all()
     np.testing.assert_allclose(jax.jit(export.portable(run))(scaled)[0], wanted, atol=1e-5)
@@ -281,7 +281,7 @@ def test_the_way_between_two_z_keeps_their_length():
 
 def test_the_card_tells_what_the_result_says(finished):
     folder, task, _ = finished
-    card.write_card(folder)
+    command(card, f"--workdir={folder}")
     text, told = (folder / "MODEL_CARD.md").read_text(), (folder / "model_card.json").read_text()
     result = json.loads((folder / "result.json").read_text())
     assert f"{result['test']['auroc']['value']:.3f} [" in text
@@ -289,18 +289,29 @@ def test_the_card_tells_what_the_result_says(finished):
     parts = card.splits(task)
     assert parts["labelled"]["classes"] == {"normal": 6, "cardiomegaly": 6}
     assert parts["test"]["images"] == result["test"]["n"]
-    card.render(card.describe({"data": {"name": "|x|", "size": 32, "equalize": "none"}},
-                              {**result, "splits": parts}, None))  # fmt: skip
+    written = card.render(
+        card.describe(
+            {"data": {"name": "|x|", "size": 32, "equalize": "none"}},
+            {**result, "splits": parts, "test_by_group": {"sex F": result["test"]}},
+            calibration.load(folder),
+        )
+    )
+    assert "| test, sex F |" in written
 
 
 def test_groups_are_reported_each_for_itself():
     rng = np.random.default_rng(0)
     p, label, patient = rng.random(60), rng.integers(0, 2, 60), np.arange(60)
     probs, site = np.stack([1 - p, p], 1), np.repeat(["A", "B"], 30)
-    reports = card.by_group(probs, label, patient, site, 0.5)
+    sex = np.array(["F"] * 25 + ["M"] * 30 + [""] * 5)
+    blank = np.repeat("", 60)
+    found = records.Records(
+        blank, label, patient, blank, blank, site, ("a", "b"), (), {"sex": sex, "view": blank}
+    )
+    reports = card.by_group(probs, found, np.arange(60), 0.5)
     alone = evaluate.report(probs[:30], label[:30], patient[:30], 0.5)
-    assert reports["A"] == alone and set(reports) == {"A", "B"}
-    assert card.by_group(probs, label, patient, np.repeat("A", 60), 0.5) == {}
+    assert reports["site A"] == alone and reports["sex F"]["n"] == 25
+    assert set(reports) == {"site A", "site B", "sex F", "sex M"}  # unknown: five are too few
 
 
 @pytest.mark.parametrize("form", ["stablehlo", "savedmodel", "onnx"])
@@ -328,7 +339,7 @@ def test_foreign_runtimes_agree_with_predict(form, finished, tmp_path):
     for n in (1, 5):
         images = task.records.image[task.test[:n]]
         probability, ood = call(images.astype(np.float32) / np.float32(127.5) - np.float32(1))
-        wanted = trained.answers(run, images)
+        wanted = trained.responder(run)(images)
         np.testing.assert_allclose(probability, wanted.probability, atol=1e-5)
         np.testing.assert_allclose(ood, wanted.ood, rtol=1e-3)
 

@@ -7,7 +7,8 @@ import inspect
 import os
 import pkgutil
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class Records:
     site: np.ndarray  # [N] str, '' where there is one only
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
 
 
 def load(
@@ -157,7 +159,7 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
     digest = hashlib.sha256(repr((index.classes, sorted(options.items()))).encode())
     digest.update(str(data_dir and data_dir.resolve()).encode())
     for row in index.rows:
-        digest.update(repr(tuple(row)).encode())
+        digest.update(repr(row[:-1]).encode())  # all but its groups, which are not stored
     for path in index.files:
         with contextlib.suppress(OSError):  # a file that cannot be read is quarantined later
             stat = path.stat()
@@ -193,10 +195,16 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         for key in ("patient", "path", "split", "site")
     }
     order = np.argsort(text["path"])
+    listed = {row.path: dict(row.groups) for row in index.rows}
+    groups = [listed[path] for path in text["path"][order].tolist()]
     return Records(
         image=columns["image"][order],
         label=columns["label"][order].astype(np.int32),
         **{key: value[order] for key, value in text.items()},
         classes=index.classes,
         quarantined=quarantined,
+        groups={
+            kind: np.array([group.get(kind, "") for group in groups])
+            for kind in sorted(set().union(*groups))
+        },
     )

@@ -39,6 +39,7 @@ class Row(NamedTuple):
     patient: str  # images of one patient share it
     split: str = ""  # official split: 'train', 'val', 'test'; '' = none
     site: str = ""  # institution, '' where there is one only
+    groups: tuple[tuple[str, str], ...] = ()  # `tables.groups`; listed each time, never stored
 
 
 class Index(NamedTuple):
@@ -223,7 +224,9 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if isinstance(image, images.UnreadableImage):
                 unreadable.append((row.path, str(image)))
             else:
-                yield row.path, {"image": image, **row._asdict()}
+                fields = row._asdict()
+                del fields["groups"]
+                yield row.path, {"image": image, **fields}
         if len(unreadable) == len(index.rows):
             path, reason = unreadable[0]
             raise UserError(f"none of the {len(unreadable)} images can be read; {path}: {reason}")

@@ -1,12 +1,23 @@
 """CSV tables as spreadsheets and publishers leave them."""
 
+import bisect
 import csv
 import gzip
+import itertools
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ssl_gan_jax.errors import UserError
+
+# Columns by which results are worth looking at apart, under the names that tables give them.
+GROUPS = {
+    "sex": ("sex", "gender", "patient gender"),
+    "age": ("age", "patient age"),
+    "view": ("view", "view position", "ap/pa"),
+}
+BANDS = (18, 40, 65)  # years at which the next band of ages begins
 
 _MAX_BYTES = 2**30  # of a table
 
@@ -50,6 +61,16 @@ def read(
                 yield f"{path.name} row {reader.line_num}", dict(zip(names, stripped, strict=True))
     except csv.Error as error:
         raise UserError(f"{path.name} row {max(reader.line_num, 1)}: {error}") from error
+
+
+def groups(cells: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Sex, band of age and view of a row, where its table has such columns; an empty cell is ''."""
+    found = {k: cells[name] for k, names in GROUPS.items() for name in names if name in cells}
+    if "age" in found:
+        years = re.match(r"\d+", found["age"])  # 58, 58.0 or 058Y
+        bands = [f"{a}-{b - 1}" for a, b in itertools.pairwise((0, *BANDS))] + [f"{BANDS[-1]}+"]
+        found["age"] = bands[bisect.bisect(BANDS, int(years[0]))] if years else ""
+    return tuple(found.items())
 
 
 def unpacked(path: Path, limit: int) -> bytes:

@@ -59,7 +59,8 @@ def index(
             healthy = value == "" and row[NORMAL].removesuffix(".0") == "1"
             label = 0 if healthy else labels[value]
             if label is not None:
-                entries.append((row[PATH], Row("", label, patient[1], split)))
+                groups = tables.groups(row)
+                entries.append((row[PATH], Row("", label, patient[1], split, groups=groups)))
     return index_of_files(data_dir, ("no " + column, column), rows_on_disk(data_dir, entries, _key))
 
 

@@ -89,7 +89,8 @@ def _from_table(data_dir: Path) -> _Found:
                 f"{at}, column 'split': {split!r}, but the same patient is {known!r} in row "
                 f"{earlier}; a patient belongs to one split"
             )
-        found.append((cells["label"], f"{at}, column 'label'", Row(path, 0, patient, split)))
+        described = Row(path, 0, patient, split, groups=tables.groups(cells))
+        found.append((cells["label"], f"{at}, column 'label'", described))
     if not found:
         raise UserError(f"{TABLE} lists no image")
     return found

@@ -57,8 +57,8 @@ def entries(
         else:
             label = 0 if findings == {NORMAL} else label_of_others
         if label is not None and view in ("", row[VIEW]):
-            split = splits.get(row[IMAGE], "")
-            found.append((row[IMAGE], Row("", label, row[PATIENT], split)))
+            split, groups = splits.get(row[IMAGE], ""), tables.groups(row)
+            found.append((row[IMAGE], Row("", label, row[PATIENT], split, groups=groups)))
     check_choice("data.options.positive", positive, known - {NORMAL})
     return found
 

@@ -1,0 +1,127 @@
+"""Measures what `predict`'s out-of-distribution flag and `--explain`'s maps are worth.
+
+    python tests/benchmarks/trust.py --data_dir=DIR --out=configs/results/trust.jsonl RUN [RUN ...]
+
+Of runs on `kermany`: the flag between the official test images and what is none of them, with DIR
+holding also `mnist` and `nlm_tb`. Of runs on `phantom`: how often a map of HiResCAM, or Grad-CAM,
+peaks inside the heart's shadow, of the test images called cardiomegaly, beside the shadow's share
+of the image.
+Appends one JSON row a run. Exit codes: 0 done, 2 bad input.
+"""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from scipy import stats
+
+from ssl_gan_jax import command_line, evaluate, explain, sweep, trained
+from ssl_gan_jax.data import images, records
+from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
+from ssl_gan_jax.data.sources.phantom import radiograph
+
+COMMAND = "python tests/benchmarks/trust.py --data_dir=DIR --out=OUT RUN"
+DIGITS = 1000
+
+
+def main(args):
+    for folder in args.runs:
+        run = trained.open_run(folder)
+        task = trained.task_of(run, args.data_dir)
+        if run.config["data"]["name"] == "phantom":
+            told = maps(run, task)
+        else:
+            told = flag(run, task, args.data_dir)
+        row = {"run": run_name(run), **told, "command": COMMAND, **sweep.provenance()}
+        with open(args.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row))
+
+
+def run_name(run):
+    """Method, labels and seed: folders may be called anything."""
+    row = run.result
+    return f"{row['method']} on {row['data']}, {row['labelled']} labels, seed {row['seed']}"
+
+
+def flag(run, task, data_dir):
+    """AUROC of the score, and the share that is flagged, against each kind of other images."""
+    look = jax.jit(functools.partial(trained.outputs, run.method))
+    fitted, _ = trained.fit_calibration(look, run.state, task)
+    respond = trained.responder(run._replace(calibration=fitted))
+    xrays = task.records.image[task.test]
+    known = respond(xrays).ood
+    told = {"test": len(known), "false_alarms": float((known > 1).mean())}
+    for name, others in unfamiliar(xrays, run.config["data"], data_dir):
+        score = respond(others).ood
+        auroc = stats.mannwhitneyu(score, known).statistic / len(score) / len(known)
+        told[name] = {"n": len(score), "auroc": float(auroc), "flagged": float((score > 1).mean())}
+    return {"flag": told}
+
+
+def unfamiliar(xrays, data, data_dir):
+    """Names and prepared images uint8 [N,S,S,1] of what the run has not been trained on."""
+    rng = np.random.default_rng(0)
+    noise = rng.permuted(xrays.reshape(len(xrays), -1), axis=1)
+    yield "noise of the same histogram", noise.reshape(xrays.shape)
+    yield "negative", 255 - xrays
+    yield "turned by 90 degrees", np.rot90(xrays, axes=(1, 2))
+    yield "upside down", xrays[:, ::-1]
+    yield "mirrored", xrays[:, :, ::-1]
+    how = {key: data.get(key, "squash") for key in ("size", "equalize", "aspect")}
+    with np.load(Path(data_dir) / "mnist" / "mnist.npz") as mnist:
+        digits = mnist["x_test"][:DIGITS].astype(np.float32) / 255
+    yield "MNIST digits", np.stack([images.prepare(digit, *how.values()) for digit in digits])
+    hospitals = records.load("nlm_tb", data_dir, **how)
+    for site in np.unique(hospitals.site):
+        yield site, hospitals.image[hospitals.site == site]
+
+
+def maps(run, task):
+    """How often the peak lies in the heart, of the test images that are called cardiomegaly."""
+    data = run.config["data"]
+    options = {"images": 4000, "seed": 0, "site": "both", **data["options"]}
+    place = {row.path: i for i, row in enumerate(phantom.index(None, **options).rows)}
+    shadows = np.stack(
+        [
+            shadow(options["seed"], place[path], data["size"], options["site"])
+            for path in task.records.path[task.test]
+        ]
+    )
+
+    def both(x):
+        gradient, a = explain.gradients(run.method, run.state, x)
+        averaged = gradient.mean((1, 2), keepdims=True)
+        return [jax.nn.relu((g * a).sum(-1)) for g in (gradient, averaged)]
+
+    found = evaluate.batched(jax.jit(both), task.records.image[task.test], trained.BATCH)
+    probability = trained.responder(run)(task.records.image[task.test]).probability
+    called = evaluate.decide(probability, run.calibration.threshold()) == 1
+    told = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
+    for name, heat in zip(("hirescam", "gradcam"), found, strict=True):
+        large = np.stack([explain.enlarge(one, data["size"]) for one in heat])
+        peak = large.reshape(len(large), -1).argmax(1)
+        inside = shadows.reshape(len(shadows), -1)[np.arange(len(peak)), peak]
+        told[name] = {"in_heart": float(inside[called].mean())}
+    return {"maps": told}
+
+
+def shadow(seed, index, size, site):
+    """[size,size] where the beam of this picture passes the heart; the frame of `expose`."""
+    patient, view, _ = radiograph.describe(seed, index, site)
+    part = (np.arange(size) + 0.5) / size
+    u, v = (part - 0.5) * view.field + view.x, (part - 0.5)[:, None] * view.field + view.y
+    cos, sin = np.cos(view.roll), np.sin(view.roll)
+    x, y = u * cos + v * sin, (v * cos - u * sin) / patient.height
+    return sum(part.chord(x, y) for part in radiograph.heart(patient, view)) > 0
+
+
+if __name__ == "__main__":
+    parser = command_line.parser("trust", __doc__, workdir=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--data_dir", metavar="DIR", required=True)
+    parser.add_argument("--out", metavar="JSONL", required=True)
+    sys.exit(command_line.command(main, parser))
