@@ -29,7 +29,7 @@ from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
 from ssl_gan_jax.data.task import divide, load
-from ssl_gan_jax.writer import atomic_write, grid, write_json
+from ssl_gan_jax.writer import grid, write_json, write_png
 
 flags.adopt_module_key_flags(command_line)
 
@@ -53,9 +53,11 @@ def main(argv: Sequence[str]) -> int:
     write_json(out / "audit.json", report)
     chosen = sheet(found, split)
     black = (chosen < 0)[:, None, None, None]
-    _write_png(out / "sheet.png", np.where(black, 0, found.image[chosen]))
+    shown = np.where(black, -1, found.image[chosen] / 127.5 - 1)
+    write_png(out / "sheet.png", grid(shown, COLUMNS))
     if len(pairs):
-        _write_png(out / "duplicates.png", found.image[pairs[:PAIRS].ravel()])
+        shown = found.image[pairs[:PAIRS].ravel()] / 127.5 - 1
+        write_png(out / "duplicates.png", grid(shown, COLUMNS))
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)
@@ -185,11 +187,6 @@ def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str],
         name = found.classes[int(label)] if int(label) >= 0 else "unlabelled"
         rows = np.flatnonzero((keys == (site, part, label)).all(axis=1))
         yield {"site": site, "split": part, "class": name}, rows
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    with atomic_write(path, "wb") as file:
-        Image.fromarray(grid(image / 127.5 - 1, COLUMNS)).save(file, format="png")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def test_command_line(tmp_path, monkeypatch):
     config = runpy.run_path(str(ROOT / "configs" / "folder.py"))["get_config"]()
     config.data.dir = str(data)
     monkeypatch.setattr(command_line, "check_flags", lambda argv: None)
+    monkeypatch.setattr(command_line, "JSON", SimpleNamespace(value=False))
     monkeypatch.setattr(audit, "CONFIG", SimpleNamespace(value=config))
     monkeypatch.setattr(audit, "WORKDIR", SimpleNamespace(value=str(out)))
     assert audit.main([]) == 0

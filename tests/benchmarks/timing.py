@@ -22,16 +22,19 @@ def alternate(contestants, budget_s, least=3, most=15):
     """Median seconds of one step of each contestant, `{name: run(n)}`, taking turns.
 
     On a shared machine only what ran in the same minutes can be compared. A turn is as many steps
-    as fit into a fifth of a second; there are as many rounds as fit into `budget_s`.
+    as fit into a fifth of a second, three at least, after one that is not timed: while the others
+    have their turns the system takes back what memory a contestant freed, and a training, which
+    never pauses, does not wait for it. There are as many rounds as fit into `budget_s`.
     """
     for run in contestants.values():
         run(1)  # buffers, caches and PyTorch's primitives
     once = {name: seconds(run, 1) for name, run in contestants.items()}
-    turn = {name: min(max(round(0.2 / s), 1), 2000) for name, s in once.items()}
-    round_s = sum(once[name] * turn[name] for name in contestants)
+    turn = {name: min(max(round(0.2 / s), 3), 2000) for name, s in once.items()}
+    round_s = sum(once[name] * (1 + turn[name]) for name in contestants)
     times = {name: [] for name in contestants}
     for _ in range(min(max(int(budget_s / round_s), least), most)):
         for name, run in contestants.items():
+            run(1)
             times[name].append(seconds(run, turn[name]) / turn[name])
     return {name: statistics.median(values) for name, values in times.items()}
 
