@@ -136,7 +136,8 @@ def onnx(run: Trained, out: Path) -> Path:
         import jax2onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install 'ssl_gan_jax[export]'") from None
-    logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it warns of plug-ins not used here
+    for name in ("jax2onnx", "onnx_ir"):  # warn of plug-ins not used, and of what they skip
+        logging.getLogger(name).setLevel(logging.ERROR)
     size = run.config["data"]["size"]
     model = jax2onnx.to_onnx(
         portable(run),
