@@ -111,8 +111,7 @@ class Step(NamedTuple):
             2 * c.bytes / (chip.link if closed else chip.link / 2) + hops * HOP_S
             for c in self.collectives
         )
-        share = math.prod(shape) / self.chips  # v4's chips are two devices each
-        return self.flops / chip.flops / share, self.bytes / chip.hbm / share, sent
+        return self.flops / chip.flops, self.bytes / chip.hbm, sent
 
     def predicted(self, kind: str, shape: Sequence[int]) -> str:
         """The prediction in words; empty without libtpu."""
@@ -189,9 +188,11 @@ def devices_of(kind: str, shape: Sequence[int]) -> list[Any]:
     if not has_libtpu():
         return jax.devices("cpu")[: math.prod(shape)]
     name = f"{kind}:{'x'.join(map(str, shape))}"
-    host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    options = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    if kind == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as its runtime has it
     try:
-        return topologies.get_topology_desc(name, platform="tpu", **host).devices
+        return topologies.get_topology_desc(name, platform="tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={name}: {str(error).splitlines()[0]}") from error
 
