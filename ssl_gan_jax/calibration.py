@@ -76,9 +76,12 @@ class Calibration(NamedTuple):
             point = f"{kind}={float(target):g}" if target else kind
         if not self.operating_points and point == "youden":
             return 0.5
-        return self.operating_points[check_choice("operating point", point, self.operating_points)][
-            "threshold"
-        ]
+        check_choice("operating point", point, self.operating_points)
+        return self.operating_points[point]["threshold"]
+
+    def as_json(self) -> dict[str, Any]:
+        """What calibration.json and the card say: of `familiar`, only whether there is one."""
+        return self._asdict() | {"familiar": self.familiar is not None}
 
 
 def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -182,8 +185,7 @@ def save(workdir: str | Path, made: Calibration) -> None:
     if made.familiar:
         with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
             np.savez(file, **made.familiar._asdict())
-    told = made._asdict() | {"familiar": made.familiar is not None}
-    write_json(Path(workdir) / "calibration.json", told)
+    write_json(Path(workdir) / "calibration.json", made.as_json())
 
 
 def load(workdir: str | Path, threshold: float | None = None) -> Calibration:

@@ -91,7 +91,7 @@ def describe(
         "warnings": list(WARNINGS),
         "config": {**config, "data": data},
         "result": dict(result),
-        "calibration": known._asdict() | {"familiar": known.familiar is not None},
+        "calibration": known.as_json(),
     }
 
 

@@ -69,7 +69,7 @@ class Saver:
         self.wait()
         part = self.folder / f"{step}.tmp"
         with _named_errors(self.folder, step):
-            if jax.process_index() == 0:  # the others wait for it within Orbax's `save`
+            if distributed.is_first():  # the others wait for it within Orbax's `save`
                 clean(self.folder)
                 part.mkdir(parents=True)
             self._orbax.save(part / "state", args=ocp.args.StandardSave(arrays))
@@ -92,7 +92,7 @@ class Saver:
     def _finish(self, part: Path, body: dict[str, Any], keep: Collection[int]) -> None:
         with _named_errors(self.folder, body["step"]):
             self._orbax.wait_until_finished()  # on all processes
-            if jax.process_index():
+            if not distributed.is_first():
                 return
             body = body | {"files": {name: _sha256(part / name) for name in _files(part)}}
             with open(part / MANIFEST, "wb") as file:
@@ -222,7 +222,7 @@ def _named_errors(folder: Path, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if jax.process_index() == 0:
+        if distributed.is_first():
             with contextlib.suppress(OSError):
                 clean(folder)
         code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say errno
