@@ -7,6 +7,7 @@ from ssl_gan_jax.nets.classifier import Cnn
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator
 from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
+from ssl_gan_jax.nets.noise import Dropout
 from ssl_gan_jax.nets.norm import VirtualBatchNorm, WeightNorm
 
 KEYS = {"params": jax.random.key(0), "noise": jax.random.key(1)}
@@ -88,6 +89,19 @@ def test_noise_and_dropout_act_in_training_only():
 
     assert (logits(False, 0) == logits(False, 1)).all()
     assert (logits(True, 0) != logits(True, 1)).any()
+
+
+def test_dropout_drops_each_element_by_itself_and_keeps_the_mean():
+    x = jnp.ones((64, 8, 8, 7))  # 7: not a whole number of words
+    y = Dropout(0.25).apply({}, x, train=True, rngs={"noise": jax.random.key(0)})
+    np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
+    kept = np.asarray(y.reshape(-1, 7) > 0, float)
+    n = len(kept)
+    np.testing.assert_allclose(kept.mean(0), 0.75, atol=5 * np.sqrt(0.25 * 0.75 / n))
+    between = np.corrcoef(kept.T) - np.eye(7)  # of the elements that share a word, too
+    assert np.abs(between).max() < 5 / np.sqrt(n)
+    along = np.corrcoef(kept[1:].ravel(), kept[:-1].ravel())[0, 1]
+    assert abs(along) < 5 / np.sqrt(7 * n)
 
 
 def virtual_batch_norm_loop(x, references):

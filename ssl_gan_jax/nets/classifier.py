@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ssl_gan_jax.nets.convolution import stages
-from ssl_gan_jax.nets.discriminator import Dropout
+from ssl_gan_jax.nets.noise import Dropout
 from ssl_gan_jax.nets.norm import BatchNorm
 from ssl_gan_jax.types import Array
 

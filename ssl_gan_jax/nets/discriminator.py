@@ -1,34 +1,12 @@
 """The strided discriminator of both papers, which is also H's classifier."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ssl_gan_jax.nets.convolution import StridedConv, stages
+from ssl_gan_jax.nets.noise import Dropout, Noise
 from ssl_gan_jax.nets.norm import BatchNorm, VirtualBatchNorm, WeightNorm
 from ssl_gan_jax.types import Array
-
-
-class Noise(nn.Module):
-    """Adds N(0, sigma^2) while training (rng collection "noise")."""
-
-    sigma: float
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        if not train or self.sigma == 0:
-            return x
-        return x + self.sigma * jax.random.normal(self.make_rng("noise"), x.shape, x.dtype)
-
-
-class Dropout(nn.Module):
-    """Dropout while training, from the same rng collection as the noise."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        return nn.Dropout(self.rate, rng_collection="noise")(x, deterministic=not train)
 
 
 class Discriminator(nn.Module):

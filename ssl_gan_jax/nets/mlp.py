@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ssl_gan_jax.nets.discriminator import Noise
+from ssl_gan_jax.nets.noise import Noise
 from ssl_gan_jax.nets.norm import BatchNorm, WeightNorm
 from ssl_gan_jax.types import Array
 
