@@ -167,8 +167,11 @@ def test_weight_norm_scale_of_hidden_layers_stays_fixed(learns):
 
 def test_mnist_networks_of_salimans():
     g = MlpGenerator(28)
-    images, _ = made(g, jax.random.uniform(KEYS["noise"], (4, 100)))
+    images, variables = made(g, jax.random.uniform(KEYS["noise"], (4, 100)))
     assert images.shape == (4, 28, 28, 1) and jnp.abs(images).max() <= 1
+    # As in their code, only the last layer has a gain: batch norm has none.
+    assert variables["params"]["scale"].shape == (784,)
+    assert set(variables["params"]["BatchNorm_0"]) == {"bias"}
     d = MlpDiscriminator(10)
     (logits, features), variables = made(d, images)
     assert logits.shape == (4, 10) and features.shape == (4, 250)

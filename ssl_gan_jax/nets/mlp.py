@@ -4,16 +4,17 @@ import math
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from ssl_gan_jax.nets.noise import Noise
-from ssl_gan_jax.nets.norm import BatchNorm, WeightNorm
+from ssl_gan_jax.nets.norm import WeightNorm
 from ssl_gan_jax.types import Array
 
 
 class MlpGenerator(nn.Module):
-    """500-500 softplus units with batch norm, then sigmoid pixels; z ~ U(0,1)^100.
+    """500-500 softplus units with batch norm (no gain), then sigmoid pixels; z ~ U(0,1)^100.
 
-    The last layer's weight vectors have length 1 (weight norm without a scale), as in their code.
+    The last layer is weight normalised with a gain that starts at 1 and learns.
     """
 
     size: int
@@ -24,13 +25,15 @@ class MlpGenerator(nn.Module):
         """z [N,Z] -> images [N,size,size,1] in [-1,1]; `reference` must be None."""
         del reference
         h = z
-        init = nn.initializers.normal(0.05)
+        init = nn.initializers.glorot_uniform()
         for _ in range(2):
             h = nn.Dense(500, use_bias=False, kernel_init=init, dtype=self.dtype)(h)
-            h = nn.softplus(BatchNorm()(h, train))
+            h = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-6, use_scale=False)(h)
+            h = nn.softplus(h)
         v = self.param("kernel", init, (h.shape[-1], self.size**2))
+        scale = self.param("scale", nn.initializers.ones, (self.size**2,))
         bias = self.param("bias", nn.initializers.zeros, (self.size**2,))
-        w = v / jnp.linalg.norm(v, axis=0)
+        w = scale * v * lax.rsqrt(jnp.square(v).sum(0) + 1e-6)
         x = nn.sigmoid((h @ w.astype(self.dtype)).astype(jnp.float32) + bias)
         return 2 * x.reshape(-1, self.size, self.size, 1) - 1
 
