@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ssl_gan_jax import command_line, evaluate
@@ -91,6 +90,8 @@ def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     """The T between 1/20 and 20 that makes `logits` [N,K] most likely given `label` [N]."""
+    from scipy.optimize import minimize_scalar  # here: loading it would delay the first step
+
     n, k = logits.shape
     count = np.bincount(label, minlength=k)[label][:, None]
     target = np.where(np.eye(k, dtype=bool)[label], count + 1, 1) / (count + k)

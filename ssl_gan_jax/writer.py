@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from flax import traverse_util
 
+from ssl_gan_jax.data.quiet import without
 from ssl_gan_jax.errors import UserError
 
 
@@ -114,7 +115,8 @@ class Writer:
     """
 
     def __init__(self, workdir: str | Path, resume_step: int | None = None) -> None:
-        from tensorboardX import SummaryWriter
+        with without("torch"):
+            from tensorboardX import SummaryWriter
 
         self._folder = Path(workdir)
         path = self._folder / "metrics.jsonl"

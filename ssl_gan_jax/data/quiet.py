@@ -1,9 +1,10 @@
-"""TensorFlow and TFDS as a quiet input library: no accelerator, no network, no chatter."""
+"""TensorFlow and TFDS as a quiet input library: no accelerator, network, chatter or Keras."""
 
 import contextlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,13 +13,31 @@ def tensorflow() -> ModuleType:
     """Import TensorFlow (seconds, the first time) without its start-up lines and accelerators."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it prints a line
-    import tensorflow as tf
+    with without("keras"):
+        import tensorflow as tf
 
     # Accelerators belong to JAX. Once TensorFlow has started, its choice is fixed: leave it then.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
         tf.config.set_visible_devices([], "TPU")
     return tf
+
+
+@contextlib.contextmanager
+def without(module: str) -> Iterator[None]:
+    """In the block, `module` is as if not installed, unless it has been imported before.
+
+    For libraries that load another one, if it is there, which takes seconds and serves nothing
+    here. Later imports find it.
+    """
+    absent = module not in sys.modules
+    if absent:
+        sys.modules[module] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[module]
 
 
 @contextlib.contextmanager
