@@ -3,9 +3,10 @@
     python tests/benchmarks/run.py [--quick] [--only steps,loop] [--out benchmarks.json]
     python tests/benchmarks/run.py --only steps --methods ssl_gan --sizes 32,64 --batches 10
 
-Sections: `steps` (each method's training step against its PyTorch twin), `growth` (cost as the
-work grows), `replicas` (several trainings in one program), `loop` (the training loop against the
-bare step), `startup` (a process up to its first step) and `preparation` (images into the cache).
+Sections: `steps` (each method's training step against its PyTorch twin), `parts` (where a step's
+time goes), `growth` (cost as the work grows), `replicas` (several trainings in one program), `loop`
+(the training loop against the bare step), `startup` (a process up to its first step) and
+`preparation` (images into the cache).
 It takes about an hour, `--quick` a few minutes, and wants the machine for itself: PyTorch's
 threads wait for each other many times a step, so company slows it far more than it slows XLA.
 Exit codes: 0 done, 1 a twin does not compute our losses, 2 bad arguments.
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-SECTIONS = ("steps", "growth", "replicas", "loop", "startup", "preparation")
+SECTIONS = ("steps", "parts", "growth", "replicas", "loop", "startup", "preparation")
 
 
 def main():

@@ -11,7 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 from cases import (
     compiled,
     config_of,
@@ -23,10 +25,53 @@ from steps import WIDTH, without_shift
 from timing import Watch, alternate, count_flops
 from tiny import batch as batch_of
 
-from ssl_gan_jax import train
+from ssl_gan_jax import players, train
 from ssl_gan_jax.data import pipeline
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def parts(options, rate):
+    """Where a step's time goes: its products at the machine's rate, the optimisers, the rest.
+
+    `products_ms` is the counted work of the plain convolutions at the rate of `a @ b`: no program
+    of plain products can be quicker. `updates_ms` is Adam and the running averages alone, on every
+    player at once: it moves memory, and takes as long for a batch of 1 as for one of 1,000.
+    """
+    cells = [(name, 32, b) for name in ("ssl_gan", "three_n_gan") for b in (10, 64)]
+    cells += [("three_n_gan", 64, 10), ("three_n_gan", 64, 64)]
+    for name, size, b in cells[:1] if options.quick else cells:
+        rate.sample()
+        config, batch = config_of(name, size, width=WIDTH), batch_of(name, b, size)
+        method, state = started(config, batch)
+        runs = {
+            "step": stepper(compiled(single_step(method), state, batch), state, batch),
+            "updates": stepper(updates(), state, batch),
+        }
+        s = alternate(runs, 4 if options.quick else 30)
+        gflop = count_flops(*without_shift(config, state, batch)) / 1e9
+        ms = {f"{part}_ms": 1e3 * s[part] for part in s}
+        ms["products_ms"] = 1e3 * gflop / rate.value()
+        rest = ms["step_ms"] - ms["updates_ms"] - ms["products_ms"]
+        yield {"method": name, "size": size, "batch": b, "gflop": gflop, **ms, "rest_ms": rest}
+
+
+def updates():
+    """A "step" that only updates every player, with its weights for gradients."""
+    optimizer = optax.adam(1e-4, b1=0.5)
+
+    def update(state, batch):
+        del batch
+        moved = {
+            name: players.update(p, p.params, p.stats, optimizer, state.step, decay=0.995)
+            for name, p in state.players.items()
+        }
+        return state.replace(step=state.step + 1, players=moved), {}
+
+    return jax.jit(update, donate_argnums=0)
 
 
 # --- growth ------------------------------------------------------------------------------------
