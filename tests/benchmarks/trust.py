@@ -20,8 +20,8 @@ from scipy import stats
 
 from ssl_gan_jax import command_line, evaluate, explain, sweep, trained
 from ssl_gan_jax.data import images, records
+from ssl_gan_jax.data.sources.phantom import anatomy
 from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
-from ssl_gan_jax.data.sources.phantom import radiograph
 
 COMMAND = "python tests/benchmarks/trust.py --data_dir=DIR --out=OUT RUN"
 DIGITS = 1000
@@ -111,12 +111,12 @@ def maps(run, task):
 
 def shadow(seed, index, size, site):
     """[size,size] where the beam of this picture passes the heart; the frame of `expose`."""
-    patient, view, _ = radiograph.describe(seed, index, site)
+    patient, view, _ = anatomy.describe(seed, index, site)
     part = (np.arange(size) + 0.5) / size
     u, v = (part - 0.5) * view.field + view.x, (part - 0.5)[:, None] * view.field + view.y
     cos, sin = np.cos(view.roll), np.sin(view.roll)
     x, y = u * cos + v * sin, (v * cos - u * sin) / patient.height
-    return sum(part.chord(x, y) for part in radiograph.heart(patient, view)) > 0
+    return sum(part.chord(x, y) for part in anatomy.heart(patient, view)) > 0
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from ssl_gan_jax.data import records
-from ssl_gan_jax.data.sources.phantom import radiograph
+from ssl_gan_jax.data.sources.phantom import anatomy, radiograph
 from ssl_gan_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def pictures():
     """Images [N,16,16], their cardiothoracic ratios and their sites."""
-    shown = [radiograph.describe(7, i, "both") for i in range(700)]
+    shown = [anatomy.describe(7, i, "both") for i in range(700)]
     image = np.stack([radiograph.render(seed=7, index=i, size=16) for i in range(700)])
-    ratio = [radiograph.cardiothoracic_ratio(patient, view) for patient, view, _ in shown]
+    ratio = [anatomy.cardiothoracic_ratio(patient, view) for patient, view, _ in shown]
     return image, np.array(ratio), np.array([site for *_, site in shown])
 
 
@@ -40,25 +40,25 @@ def test_the_ratio_is_what_one_measures_in_the_projection():
         a.astype(np.float32) for a in np.meshgrid(np.arange(-20, 20, 0.02), np.arange(-14, 20, 0.1))
     )
     for index in range(6):
-        patient, view, _ = radiograph.describe(0, index, "both")
-        shadow = sum(part.chord(x, y) for part in radiograph.heart(patient, view)) > 0
-        chest = radiograph.lungs(patient, view, x, y) > 0
+        patient, view, _ = anatomy.describe(0, index, "both")
+        shadow = sum(part.chord(x, y) for part in anatomy.heart(patient, view)) > 0
+        chest = anatomy.lungs(patient, view, x, y) > 0
         heart_width, chest_width = (np.ptp(x[mask]) for mask in (shadow, chest))
-        ratio = radiograph.cardiothoracic_ratio(patient, view)
+        ratio = anatomy.cardiothoracic_ratio(patient, view)
         assert ratio == pytest.approx(heart_width / chest_width, abs=0.004)
 
 
 def test_an_ellipsoid_has_its_chord_and_its_volume():
-    ball = radiograph.Ellipsoid(1, -2, 3, 2, 4, tilt=0.7)
+    ball = anatomy.Ellipsoid(1, -2, 3, 2, 4, tilt=0.7)
     x, y = np.meshgrid(np.arange(-6, 6, 0.05), np.arange(-6, 6, 0.05))
     assert ball.chord(np.array(1.0), np.array(-2.0)) == pytest.approx(8)
     assert ball.chord(x, y).sum() * 0.05**2 == pytest.approx(4 / 3 * np.pi * 24, rel=1e-3)
 
 
 def test_two_pictures_of_a_patient_share_the_anatomy_and_not_the_pose():
-    assert [radiograph.locate(i) for i in range(5)] == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
+    assert [anatomy.locate(i) for i in range(5)] == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
     (one, pose, site), (two, other, site2), (third, _, _) = (
-        radiograph.describe(0, i, "both") for i in (2, 3, 4)
+        anatomy.describe(0, i, "both") for i in (2, 3, 4)
     )
     assert one == two and site == site2 and pose != other and one != third
 
@@ -68,7 +68,7 @@ def test_the_sites_differ_in_looks_and_not_in_disease(pictures):
     gray = image.mean((1, 2))
     assert gray[of == "B"].mean() > gray[of == "A"].mean() + 10
     assert all(0.42 < (ratio[of == site] > 0.5).mean() < 0.58 for site in "AB")
-    assert {radiograph.describe(0, i, "B")[2] for i in range(4)} == {"B"}
+    assert {anatomy.describe(0, i, "B")[2] for i in range(4)} == {"B"}
 
 
 def test_many_labels_beat_few(pictures):
@@ -93,10 +93,10 @@ def test_it_loads_like_every_source(tmp_path):
     assert data.classes == ("normal", "cardiomegaly")
     assert set(data.site) == {"A", "B"} and set(data.split) == {""}
     for i in range(12):
-        patient, view, site = radiograph.describe(1, i, "both")
-        number, take = radiograph.locate(i)
+        patient, view, site = anatomy.describe(1, i, "both")
+        number, take = anatomy.locate(i)
         at = data.path.tolist().index(f"{site}/P{number:05d}-{take + 1}.png")
-        assert data.label[at] == (radiograph.cardiothoracic_ratio(patient, view) > 0.5)
+        assert data.label[at] == (anatomy.cardiothoracic_ratio(patient, view) > 0.5)
         assert data.patient[at] == f"P{number:05d}" and data.site[at] == site
     with pytest.raises(UserError, match="no .C."):
         records.load("phantom", None, 16, cache_dir=tmp_path, site="C")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax.data.source import Index, Row, SourceBuilder
-from ssl_gan_jax.data.sources.phantom import radiograph
+from ssl_gan_jax.data.sources.phantom import anatomy, radiograph
 from ssl_gan_jax.errors import UserError, check_choice
 
 CLASSES = ("normal", "cardiomegaly")
@@ -17,22 +17,24 @@ LIMIT = 0.5  # cardiothoracic ratio of an adult above which the heart counts as 
 
 def index(data_dir: None, images: int = 4000, seed: int = 0, site: str = "both") -> Index:
     """List `images` radiographs of site 'A', 'B' or 'both'; another `seed`, other patients."""
-    check_choice("data.options.site", site, ("both", *radiograph.SITES))
+    check_choice("data.options.site", site, ("both", *anatomy.SITES))
     if images < 1 or seed < 0:
         raise UserError(f"images={images}, seed={seed}: use an image or more, and no seed below 0")
     rows, place = [], {}
     for i in range(images):
-        patient, view, name = radiograph.describe(seed, i, site)
-        number, take = radiograph.locate(i)
+        patient, view, name = anatomy.describe(seed, i, site)
+        number, take = anatomy.locate(i)
         path = f"{name}/P{number:05d}-{take + 1}.png"
-        enlarged = radiograph.cardiothoracic_ratio(patient, view) > LIMIT
+        enlarged = anatomy.cardiothoracic_ratio(patient, view) > LIMIT
         rows.append(Row(path, int(enlarged), f"P{number:05d}", site=name))
         place[path] = i
 
     def read(row: Row, size: int = radiograph.RAYS) -> np.ndarray:
         return radiograph.render(seed, place[row.path], size, site).astype(np.float32) / 255
 
-    return Index(CLASSES, rows, read, files=[Path(radiograph.__file__)])
+    return Index(
+        CLASSES, rows, read, files=[Path(module.__file__) for module in (anatomy, radiograph)]
+    )
 
 
 class Builder(SourceBuilder):
