@@ -1,7 +1,9 @@
 """One of the runs that train as one program: its data, state and folder, and its final scores."""
 
+import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Batch, TrainState
-from ssl_gan_jax.writer import write_json
+from ssl_gan_jax.writer import user_error, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
@@ -169,6 +171,36 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
                 threshold,
             )
     return result
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Holds the run folder, which it makes: two processes would write each other's files.
+
+    Where there are no locks on folders (Windows, some network file systems) it holds nothing.
+
+    Raises:
+      UserError: another process holds it, or it cannot be made.
+    """
+    with user_error(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    folder = None
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            folder = os.open(workdir, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{workdir}: another process trains there; wait for it, stop it (SIGTERM "
+                    "saves), or choose another --workdir"
+                ) from None
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

@@ -18,7 +18,7 @@ from absl import logging
 from ssl_gan_jax import card, distributed
 from ssl_gan_jax.config import TOGETHER, differences
 from ssl_gan_jax.errors import Stopped, UserError
-from ssl_gan_jax.one_run import EVERY, SAMPLES, Run, check_workdir, describe, final_scores
+from ssl_gan_jax.one_run import EVERY, SAMPLES, Run, alone, check_workdir, describe, final_scores
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
@@ -46,7 +46,8 @@ def run(
     first alone writes, but for the arrays of checkpoints.
 
     Raises:
-      UserError: bad input, or a loss that is not finite (names step and term).
+      UserError: bad input, another process that trains in `workdir`, or a loss that is not finite
+        (names step and term).
       Stopped: after `stop`.
     """
     if config.replicas < 1:
@@ -92,13 +93,15 @@ def together(
         else:
             runs.append(Run(config, workdir, divide=len(configs) == 1, about=more))
     # All that can be wrong with the input has been seen; from here on files are written.
-    groups = collections.defaultdict(list)
-    for one in runs:
-        state = one.begin()
-        groups[one.steps, int(state.step)].append((one, state))
-    results = {}
-    for group in groups.values():
-        results |= _train(*map(list, zip(*group, strict=True)), stop)
+    groups, results = collections.defaultdict(list), {}
+    with contextlib.ExitStack() as stack:
+        for one in runs if distributed.is_first() else ():
+            stack.enter_context(alone(one.workdir))
+        for one in runs:
+            state = one.begin()
+            groups[one.steps, int(state.step)].append((one, state))
+        for group in groups.values():
+            results |= _train(*map(list, zip(*group, strict=True)), stop)
     return [
         results.get(workdir) or json.loads((workdir / "result.json").read_text())
         for workdir in workdirs

@@ -57,6 +57,14 @@ def whole(tmp_path_factory):
     return run
 
 
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
+    with one_run.alone(tmp_path), pytest.raises(UserError, match="another process trains there"):
+        train.run(small("supervised"), tmp_path)
+    assert not list(tmp_path.iterdir())
+    with one_run.alone(tmp_path):  # it has been let go
+        pass
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_the_phantom_and_leaves_a_complete_folder(method, whole):
     folder = whole(method)
