@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from absl import logging
 
@@ -155,6 +155,22 @@ def fail(cause: str, code: int) -> NoReturn:
         print(f"error: {first}", file=sys.stderr)
     time.sleep(2 * _POLL_S)  # process 0 takes the store with it: let the others read
     _leave(code)
+
+
+def lock(file: IO[str] | int, busy: Callable[[], None]) -> None:
+    """Locks an open file or folder against other processes, until it is closed or this one ends.
+
+    Where another process has it, calls `busy`, which may raise, and then waits. Does nothing where
+    there are no such locks (Windows, some network file systems).
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 class Nobody:

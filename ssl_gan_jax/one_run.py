@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
@@ -177,30 +177,26 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
 def alone(workdir: Path) -> Iterator[None]:
     """Holds the run folder, which it makes: two processes would write each other's files.
 
-    Where there are no locks on folders (Windows, some network file systems) it holds nothing.
+    Where there are no locks on folders (see `distributed.lock`) it holds nothing.
 
     Raises:
       UserError: another process holds it, or it cannot be made.
     """
+
+    def busy() -> NoReturn:
+        raise UserError(
+            f"{workdir}: another process trains there; wait for it, stop it (SIGTERM saves), or "
+            "choose another --workdir"
+        )
+
     with user_error(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    folder = None
-    try:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # Windows opens no folders
             folder = os.open(workdir, os.O_RDONLY)
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{workdir}: another process trains there; wait for it, stop it (SIGTERM "
-                    "saves), or choose another --workdir"
-                ) from None
+            stack.callback(os.close, folder)
+            distributed.lock(folder, busy)
         yield
-    finally:
-        if folder is not None:
-            os.close(folder)
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
+from ssl_gan_jax import distributed
 from ssl_gan_jax.data import images, quiet, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 
@@ -168,8 +169,12 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
         return builder
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        _wait_for(lock)
+
+    def busy() -> None:
+        logging.info("Waiting for another process, which prepares the same images")
+
+    with open(folder / "lock", "w") as file:
+        distributed.lock(file, busy)
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
@@ -179,18 +184,6 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
             builder.download_and_prepare(download_config=downloads)
             shutil.rmtree(builder.parts, ignore_errors=True)
     return builder
-
-
-def _wait_for(lock: IO[str]) -> None:
-    """Lock a file until it is closed or the process ends; do without where there are no locks."""
-    with contextlib.suppress(ImportError, OSError):  # Windows, some network file systems
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("Waiting for another process, which prepares the same images")
-            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
