@@ -113,6 +113,9 @@ def save(path, report, name, rows, rate):
     for row in rows:
         if "gflops" in row:
             row["of_matrix_rate"] = row["gflops"] / rate.value()
+        if "updates_ms" in row:
+            row["products_ms"] = row["step_ms"] * row["of_matrix_rate"]
+            row["rest_ms"] = row["step_ms"] - row["updates_ms"] - row["products_ms"]
     report |= {name: rows, "matrix_product_gflops": rate.medians()}
     path.write_text(json.dumps(report, indent=1) + "\n")
 

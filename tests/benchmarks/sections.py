@@ -54,9 +54,8 @@ def parts(options, rate):
         s = alternate(runs, 4 if options.quick else 30)
         gflop = count_flops(*without_shift(config, state, batch)) / 1e9
         ms = {f"{part}_ms": 1e3 * s[part] for part in s}
-        ms["products_ms"] = 1e3 * gflop / rate.value()
-        rest = ms["step_ms"] - ms["updates_ms"] - ms["products_ms"]
-        yield {"method": name, "size": size, "batch": b, "gflop": gflop, **ms, "rest_ms": rest}
+        gflops = gflop / s["step"]
+        yield {"method": name, "size": size, "batch": b, "gflop": gflop, "gflops": gflops, **ms}
 
 
 def updates():
