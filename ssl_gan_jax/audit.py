@@ -26,6 +26,7 @@ from PIL import Image
 from ssl_gan_jax import command_line
 from ssl_gan_jax.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import images, records
+from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
 from ssl_gan_jax.data.task import divide, load
@@ -140,7 +141,7 @@ def headers(files: Sequence[Path]) -> dict[str, Any]:
     """Sizes, bit depths and DICOM's annotation flags, as the headers of the files have them."""
     sizes, bits, burned_in = (collections.Counter() for _ in range(3))
     for path in files:
-        with contextlib.suppress(images.UnreadableImage):  # listed already
+        with contextlib.suppress(UnreadableImage):  # listed already
             head = images.read_header(path)
             sizes[f"{head.width}x{head.height}"] += 1
             bits[str(head.bits)] += 1

@@ -28,6 +28,7 @@ import numpy as np
 
 from ssl_gan_jax import command_line, evaluate, explain, trained
 from ssl_gan_jax.data import images
+from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.trained import Answer, Trained
 from ssl_gan_jax.writer import atomic_write, write_png
@@ -70,19 +71,19 @@ def read(
     (path, reason).
     """
 
-    def one(path: str) -> np.ndarray | images.UnreadableImage:
+    def one(path: str) -> np.ndarray | UnreadableImage:
         try:
             image = images.read_image(path)
             return images.prepare(image, data["size"], data["equalize"], data["aspect"])
-        except images.UnreadableImage as error:
+        except UnreadableImage as error:
             return error
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             both = list(zip(chunk, pool.map(one, chunk), strict=True))
-            skipped += [(p, str(x)) for p, x in both if isinstance(x, images.UnreadableImage)]
-            good = [(p, x) for p, x in both if not isinstance(x, images.UnreadableImage)]
+            skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
+            good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
             if good:
                 yield [p for p, _ in good], np.stack([x for _, x in good])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax.data.images import Header, UnreadableImage, check_header, check_jpeg, stretch
+from ssl_gan_jax.data.pixels import Header, UnreadableImage, check_header, check_jpeg, stretch
 from ssl_gan_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,19 +1,18 @@
 """One file to one gray image, and one gray image to the array that networks see."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
 import tifffile
 from PIL import Image, UnidentifiedImageError
 from skimage import exposure
 
+from ssl_gan_jax.data import dicom
+from ssl_gan_jax.data.pixels import Header, UnreadableImage, check_header, check_jpeg, stretch
 from ssl_gan_jax.errors import UserError
 
-MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
 EQUALIZE = ("hist", "clahe", "none")
 ASPECT = ("squash", "pad")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
@@ -22,19 +21,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some thro
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC = 262  # TIFF's tag; 0 for films stored as negatives
-
-
-class UnreadableImage(Exception):
-    """A file is no usable image. The message is the reason, without the path."""
-
-
-class Header(NamedTuple):
-    """What a file says of its image before a pixel is decoded."""
-
-    width: int  # pixels
-    height: int  # pixels
-    bits: int  # of one gray level, as stored
-    burned_in: str | None  # DICOM's BurnedInAnnotation ('' where it is not given); None: no DICOM
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -54,8 +40,6 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     with _reasons(path := Path(path)):
         if (start := _start(path))[128:] == b"DICM":
-            from ssl_gan_jax.data import dicom
-
             return dicom.read(path)
         try:
             image = Image.open(path, formats=_FORMATS)
@@ -89,8 +73,6 @@ def read_header(path: str | Path) -> Header:
     """Read the size and depth of an image, and decode nothing; raises as `read_image`."""
     with _reasons(path := Path(path)):
         if _start(path)[128:] == b"DICM":
-            from ssl_gan_jax.data import dicom
-
             return dicom.header(path)
         try:
             with Image.open(path, formats=_FORMATS) as image:
@@ -147,64 +129,6 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
     left, top = ((size - side) // 2 for side in box)
     square[top : top + box[1], left : left + box[0]] = small
     return np.rint(square * 255).clip(0, 255).astype(np.uint8)[..., None]
-
-
-def stretch(
-    pixels: np.ndarray,
-    negative: bool,
-    curve: Callable[[np.ndarray], np.ndarray] = lambda values: values,
-) -> np.ndarray:
-    """Scale stored values to float32 in [0,1] by the least and greatest; a constant image is 0.
-
-    Args:
-        pixels: [H,W] stored values.
-        negative: great values are black.
-        curve: what a stored value means; a function of each value alone.
-
-    Raises:
-        UnreadableImage: some values are NaN or infinite.
-    """
-    if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
-        low, high = int(pixels.min()), int(pixels.max())
-        # There are fewer levels than pixels, so all arithmetic is done on levels.
-        levels = _scale(curve(np.arange(low, high + 1)), negative)
-        wide = pixels if pixels.dtype.kind == "u" else pixels.astype(np.int32)
-        return levels[wide - low]
-    return _scale(curve(pixels), negative)
-
-
-def check_header(pixels: int, frames: Callable[[], int]) -> None:
-    """Raise UnreadableImage for too many pixels, or for other than one frame."""
-    if pixels > MAX_PIXELS:  # first: to count the frames may be slow
-        raise UnreadableImage(f"{pixels} pixels according to its header, {MAX_PIXELS} at most")
-    if (count := frames()) != 1:
-        raise UnreadableImage(f"{count} frames where one is expected")
-
-
-def check_jpeg(raw: bytes) -> None:
-    """Raise UnreadableImage for JPEG data that is damaged in a way that a decoder can notice.
-
-    Pillow's fills what is missing with gray, and skips what is too much, without a word. This one
-    decodes a second time, at an eighth of the size, and takes libjpeg's warnings for errors.
-    """
-    try:
-        ink = simplejpeg.decode_jpeg_header(raw)[2] in ("CMYK", "YCCK")
-        space = "CMYK" if ink else "GRAY"
-        simplejpeg.decode_jpeg(raw, space, min_height=1, min_width=1, min_factor=8, strict=True)
-    except ValueError as error:
-        raise UnreadableImage(f"JPEG: {error}") from error
-
-
-def _scale(values: np.ndarray, negative: bool) -> np.ndarray:
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UnreadableImage("holds pixels that are NaN or infinite")
-    if negative:
-        values = -values  # before scaling: a film and its negative then become the same floats
-    low, high = values.min(), values.max()
-    if low == high:
-        return np.zeros(values.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ssl_gan_jax.data import images, quiet
+from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError, check_choice
 
 quiet.tensorflow()  # before TFDS imports it with all its noise
@@ -46,7 +47,7 @@ class Index(NamedTuple):
 
     classes: tuple[str, ...]
     rows: Sequence[Row]
-    read: Callable[[Row], np.ndarray]  # float32 [H,W] in [0,1]; raises images.UnreadableImage
+    read: Callable[[Row], np.ndarray]  # float32 [H,W] in [0,1]; raises UnreadableImage
     files: Sequence[Path]  # what the pixels are read from: a change of any prepares again
 
 
@@ -238,7 +239,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             try:
                 image = index.read(row)
                 return images.prepare(image, how.size, how.equalize, how.aspect), ""
-            except images.UnreadableImage as error:
+            except UnreadableImage as error:
                 return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
 
         self.parts.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,8 @@ from pydicom.uid import (
 )
 
 from ssl_gan_jax.data import records
-from ssl_gan_jax.data.images import UnreadableImage, read_header, read_image
+from ssl_gan_jax.data.images import read_header, read_image
+from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
 
 EXPECTED = RAMP / np.float32(RAMP.max())

@@ -7,7 +7,8 @@ from PIL import Image
 from skimage import exposure
 
 from ssl_gan_jax.data import images
-from ssl_gan_jax.data.images import UnreadableImage, prepare, read_image
+from ssl_gan_jax.data.images import prepare, read_image
+from ssl_gan_jax.data.pixels import UnreadableImage
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (8, 1))  # [8,256], black on the left
 

@@ -21,7 +21,8 @@ from PIL import Image
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
 from ssl_gan_jax.data import records
-from ssl_gan_jax.data.images import UnreadableImage, read_image
+from ssl_gan_jax.data.images import read_image
+from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
 from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
 from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14
