@@ -51,10 +51,7 @@ def find(arguments: Sequence[str]) -> list[str]:
                 raise UserError(f"{text[1:]}: this list cannot be read ({error})") from None
             found += [line.strip() for line in lines if line.strip()]
         elif Path(text).is_dir():
-            below = (
-                p for p in sorted(Path(text).rglob("*")) if p.suffix.lower() in images.SUFFIXES
-            )
-            found += [str(p) for p in below if p.is_file() and not p.name.startswith(".")]
+            found += [str(Path(text, name)) for name in images.files_in(Path(text))]
         else:
             found.append(text)
     if not found:

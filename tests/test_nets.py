@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.nets.classifier import Cnn
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator
@@ -102,6 +103,9 @@ def test_dropout_drops_each_element_by_itself_and_keeps_the_mean():
     assert np.abs(between).max() < 5 / np.sqrt(n)
     along = np.corrcoef(kept[1:].ravel(), kept[:-1].ravel())[0, 1]
     assert abs(along) < 5 / np.sqrt(7 * n)
+    for rate in (-0.1, 1.0):
+        with pytest.raises(UserError, match=f"dropout: a rate of {rate}"):
+            Dropout(rate).apply({}, x, train=True)
 
 
 def virtual_batch_norm_loop(x, references):

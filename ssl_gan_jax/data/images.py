@@ -1,6 +1,7 @@
 """One file to one gray image, and one gray image to the array that networks see."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,15 @@ _FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some thro
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PHOTOMETRIC = 262  # TIFF's tag; 0 for films stored as negatives
+
+
+def files_in(top: Path) -> Iterator[str]:
+    """Yield the image files in a folder and all below, by suffix and relative to it."""
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                yield Path(folder, name).relative_to(top).as_posix()
 
 
 def read_image(path: str | Path) -> np.ndarray:

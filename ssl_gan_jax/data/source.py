@@ -61,15 +61,6 @@ def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) 
     )
 
 
-def files_in(data_dir: Path) -> Iterator[str]:
-    """Yield the image files in a folder and all below, by suffix and relative to it."""
-    for folder, subfolders, names in os.walk(data_dir):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in images.SUFFIXES and not name.startswith("."):
-                yield Path(folder, name).relative_to(data_dir).as_posix()
-
-
 def stem(name: str) -> str:
     """Return the name of a file without folder, suffix and case."""
     return PurePosixPath(name).stem.casefold()
@@ -93,7 +84,7 @@ def index_of_tables(
         UserError: no image is there, two have the same name, or the table contradicts itself.
     """
     on_disk, rows, absent = {}, {}, 0
-    for path in files_in(data_dir):
+    for path in images.files_in(data_dir):
         if (other := on_disk.setdefault(key(path), path)) != path:
             raise UserError(f"{other} and {path} in {data_dir} have the same name: remove one")
     for entry in entries:

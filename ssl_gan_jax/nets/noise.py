@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array
 
 
@@ -20,7 +21,7 @@ class Noise(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout while training, at `rate` rounded to 1/256.
+    """Dropout while training, at `rate` rounded to 1/256; UserError unless it is in [0, 1).
 
     A random byte decides on an element. `nn.Dropout` draws 32 bits for each, and on a CPU those
     four times as many hashes are a tenth of SSL-GAN's step.
@@ -31,6 +32,8 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         dropped = round(256 * self.rate)
+        if not 0 <= dropped < 256:
+            raise UserError(f"dropout: a rate of {self.rate}; use one from 0 to .99")
         if not train or dropped == 0:
             return x
         words = jax.random.bits(self.make_rng("noise"), (*x.shape[:-1], -(-x.shape[-1] // 4)))

@@ -223,7 +223,7 @@ def test_ten_thousand_files_below_many_folders(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label,patient_id\n" + text)
     index = records.list_source("folder", tmp_path)
     assert len(index.rows) == 10_000 and index.classes == ("0", "1", "2")
-    assert len(list(source.files_in(tmp_path))) == 10_000
+    assert len(list(images.files_in(tmp_path))) == 10_000
 
 
 def test_a_table_is_not_unpacked_without_limit(tmp_path, monkeypatch):

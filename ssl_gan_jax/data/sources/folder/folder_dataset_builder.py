@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from absl import logging
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, files_in, index_of_files
+from ssl_gan_jax.data.images import files_in
+from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_files
 from ssl_gan_jax.data.splits import OFFICIAL
 from ssl_gan_jax.errors import UserError
 
