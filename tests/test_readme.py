@@ -186,7 +186,7 @@ def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
     assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
 
 
-MODULES = "audit calibration card export main predict quality report.__main__ sample sweep"
+MODULES = "audit calibration.__main__ card export main predict quality report.__main__ sample sweep"
 
 
 @pytest.mark.parametrize("name", MODULES.split())

@@ -1,15 +1,6 @@
 """What a run learns from its validation images: temperature, operating points, what is unfamiliar.
 
-    python -m ssl_gan_jax.calibration --workdir=RUN [--data_dir=DIR]
-
-writes the two files into a finished run's folder, as training does at its end, from its data set
-(`data.dir` of its config unless --data_dir says where the data lies now). Exit codes: 0 done, 2 bad
-input.
-
-    calibration.json   temperature, operating points with intervals, and what they rest on
-    calibration.npz    mean and main directions of the classifier's features, for `Familiar`
-
-No test image takes part. The functions below `main` are NumPy only and pure but for `save`.
+No test image takes part. All is NumPy, and pure but for `save` and `load`.
 
 Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood, with Platt's (1999)
 smoothed targets, so that few or perfectly separated images do not drive T to zero. With two
@@ -21,9 +12,7 @@ for all others (probabilistic PCA, Tipping & Bishop 1999). In units of the dista
 validation and held-out training images exceed: above 1 an image is called out of distribution.
 """
 
-import argparse
 import contextlib
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_gan_jax import command_line, evaluate
+from ssl_gan_jax import evaluate
 from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.writer import atomic_write, write_json
 
@@ -208,28 +197,3 @@ def load(workdir: str | Path, threshold: float | None = None) -> Calibration:
         return Calibration(**told | {"familiar": familiar})
     except Exception as error:  # zip, header, JSON or key: what a damaged file raises varies
         raise UserError(f"{path} is missing or damaged ({error!r}); {REPAIR}") from None
-
-
-PARSER = command_line.parser("calibration", __doc__)
-PARSER.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
-
-
-def main(args: argparse.Namespace) -> None:
-    """Calibrates a run that has finished."""
-    import jax
-
-    from ssl_gan_jax import trained
-
-    run = trained.open_run(args.workdir)
-    trained.needs(run, "classifier")
-    task = trained.task_of(run, args.data_dir)
-    if not len(task.val):
-        raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
-    look = jax.jit(functools.partial(trained.outputs, run.method))
-    made, _ = trained.fit_calibration(look, run.state, task)
-    save(run.workdir, made)
-    command_line.tell(args.json, temperature=made.temperature, **made.validation)
-
-
-if __name__ == "__main__":
-    command_line.command(main, PARSER)

@@ -1,0 +1,38 @@
+"""Calibrates a finished run anew, as training does at its end.
+
+    python -m ssl_gan_jax.calibration --workdir=RUN [--data_dir=DIR]
+
+From the validation images of its data set: `data.dir` of its config, unless --data_dir says where
+the data lies now. Writes into the run's folder. Exit codes: 0 done, 2 bad input.
+
+    calibration.json   temperature, operating points with intervals, and what they rest on
+    calibration.npz    mean and main directions of the classifier's features, for `Familiar`
+"""
+
+import argparse
+import functools
+
+import jax
+
+from ssl_gan_jax import calibration, command_line, trained
+from ssl_gan_jax.errors import UserError
+
+PARSER = command_line.parser("calibration", __doc__)
+PARSER.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Writes both files, and says how far calibration was off."""
+    run = trained.open_run(args.workdir)
+    trained.needs(run, "classifier")
+    task = trained.task_of(run, args.data_dir)
+    if not len(task.val):
+        raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
+    look = jax.jit(functools.partial(trained.outputs, run.method))
+    made, _ = trained.fit_calibration(look, run.state, task)
+    calibration.save(run.workdir, made)
+    command_line.tell(args.json, temperature=made.temperature, **made.validation)
+
+
+if __name__ == "__main__":
+    command_line.command(main, PARSER)
