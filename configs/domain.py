@@ -11,7 +11,7 @@ is the source's. Default: Shenzhen -> Montgomery (tuberculosis, not M's cardiome
 `source=montgomery,target=shenzhen` for the other direction. M's own pair, normal against enlarged
 hearts, is `data=sites,source=plco,target=openi`, with DIR holding the folders plco/ and openi/.
 
-Gave over ten seeds (results/domain.jsonl): accuracy .68 from Shenzhen to Montgomery and .68 to .71
+Gave over ten seeds (results/domain.jsonl): accuracy .68 from Shenzhen to Montgomery and .68 to .70
 from Montgomery to Shenzhen, no gain of a row over another.
 """
 
