@@ -200,13 +200,18 @@ def alone(workdir: Path) -> Iterator[None]:
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses a folder that holds another config's run.
+    """Refuses a folder that holds another config's run, or nobody knows whose.
 
     Raises:
-      UserError: names the keys that differ.
+      UserError: names the keys that differ; or there are checkpoints without a config.
     """
     path = workdir / "config.json"
     if not path.exists():
+        if checkpoint.steps(workdir / "checkpoints"):
+            raise UserError(
+                f"{workdir} holds checkpoints, but no config.json that says of what; bring it back "
+                "or choose another --workdir"
+            )
         return
     try:
         old = json.loads(path.read_text())

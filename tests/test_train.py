@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import re
+import shutil
 
 import jax
 import ml_collections
@@ -258,6 +259,13 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
     with pytest.raises(UserError, match=r"method\.lr: 0.0005 there, 0.25 now.*--workdir"):
         train.run(other, folder)
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+def test_checkpoints_of_nobody_knows_what_are_refused(whole, tmp_path):
+    shutil.copytree(whole("supervised") / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        train.run(small("supervised"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
