@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from test_train import small
 
-from ssl_gan_jax import methods, train
+from ssl_gan_jax import methods, report, train
 from ssl_gan_jax.data import sources
+from ssl_gan_jax.report import tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -184,6 +185,26 @@ def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
     result = train.run(config, tmp_path / "run")
     assert result["method"] == "smoothed" and result["classes"] == ["well", "ill"]
     assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
+
+
+def test_every_interval_of_the_results_is_what_the_committed_rows_give(tmp_path):
+    files = sorted((ROOT / "configs/results").glob("*.jsonl"))
+    runs = report.write(files, tmp_path).runs
+    told = (tmp_path / "report.md").read_text()
+
+    def kermany(method, labels, *changes):
+        cell = "plco", "kermany", "test", method, f"{labels} a class", changes
+        return [
+            r for r in runs if (*r.panel[:2], r.part, r.method, str(r.budget), r.changes) == cell
+        ]
+
+    hundred = kermany("supervised", 100)
+    for changes in ((), ("consistency 1.0",)):  # across budgets, which no table of a report is
+        told += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
+    interval = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
+    results = " ".join(README.partition("## Results")[2].partition("\n## ")[0].split())
+    stated = re.findall(interval, results)
+    assert len(stated) > 80 and set(stated) - set(re.findall(interval, told)) == set()
 
 
 MODULES = "audit calibration.__main__ card export main predict quality report.__main__ sample sweep"
