@@ -15,11 +15,18 @@ from ml_collections import config_flags
 
 from ssl_gan_jax import config as config_lib
 from ssl_gan_jax import distributed
-from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax.errors import UserError
 
 MISSING = "{} is missing; try --help"
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE or FILE:key=value,...")
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "FILE or FILE:key=value,...",
+    # A source's options are in no config until they are given; `parse_flags` refuses other keys.
+    accept_new_attributes=True,
+    lock_config=False,
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if need be.")
 JSON = flags.DEFINE_bool("json", False, "Prints what came out as JSON on stdout; the log: stderr.")
 DISTRIBUTED = flags.DEFINE_string(
@@ -58,7 +65,7 @@ def origins() -> dict[str, tuple[Any, str]]:
     usual = config_lib.flat(config_lib.base(**chosen))
 
     def origin(key: str) -> str:
-        if key in config_flags.get_override_values(flag):
+        if any(f"{key}.".startswith(f"{k}.") for k in config_flags.get_override_values(flag)):
             return "flag"
         if key not in config_lib.CHOSEN and usual.get(key) == config[key]:
             return "default"
@@ -137,25 +144,37 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if given.value is not None:
-            given.value.keys()  # a file that could not be loaded raises when it is first used
+            given.value.lock()  # a file that could not be loaded raises when it is first used
+            _check_keys(given, argv)
         return rest
     except flags.Error as error:
         missing = any(a.startswith("--config.") for a in argv) and "--config=" not in argv[1]
         message = MISSING.format("--config") if missing else str(error).splitlines()[0]
         raise UserError(message) from error
     except (AttributeError, KeyError) as error:
-        keys = config_lib.flat(given.parser.parse(argv[1].partition("=")[2]))
-        for text in argv[2:]:
-            key = text.partition("=")[0].lstrip("-")
-            if key.startswith("config."):
-                check_choice("--config", key.removeprefix("config."), keys)
+        _check_keys(given, argv)
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
 
 
+def _check_keys(given: flags.Flag, argv: Sequence[str]) -> None:
+    keys = config_lib.flat(given.parser.parse(argv[1].partition("=")[2]))
+    for text in argv[2:]:
+        if text.startswith(("--config.", "-config.")):
+            config_lib.check_key("--config", text.partition("=")[0].split(".", 1)[1], keys)
+
+
 def config_first(args: Sequence[str]) -> list[str]:
-    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier."""
+    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier.
+
+    --config FILE becomes --config=FILE.
+    """
+    args = list(args)
+    for i, text in enumerate(args[:-1]):
+        if text == "--config":
+            args[i : i + 2] = [f"--config={args[i + 1]}"]
+            break
     return sorted(args, key=lambda text: not text.startswith("--config="))
 
 

@@ -6,7 +6,7 @@ it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothin
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -114,6 +114,15 @@ def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
     learning rate, so that all that is missing are the generated and the unlabelled images.
     """
     method.update(norm="weight", width=32, noise=0.1, dropout=(0.0, 0.25), lr=5e-4)
+
+
+def check_key(flag: str, key: str, keys: Iterable[str]) -> None:
+    """Raises UserError where `key` is none of a config's leaves `keys`, nor above one.
+
+    The options of a source are not known here: `records.list_source` checks them.
+    """
+    if key.partition(".options")[0] != "data" and not any(k.startswith(f"{key}.") for k in keys):
+        check_choice(flag, key, keys)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ import collections
 import os
 import platform
 import runpy
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import TOGETHER, flat
+from ssl_gan_jax.config import TOGETHER, check_key, flat
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.writer import clock
 
@@ -77,7 +78,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
     def add(**values: Any) -> None:  # noqa: ANN401
         config = module["get_config"](_argument(arg, values))
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
-            check_choice("key of the config", key, flat(config))
+            check_key("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
         cell = Cell(values, config)
         if cell.name in found:
@@ -220,19 +221,21 @@ def main(argv: Sequence[str]) -> int:
     def about(cell: Cell) -> dict[str, Any]:
         keys = [f"--config.{k}={v}" for k, v in cell.values.items() if "." in k]
         config = f"{file}:{_argument(arg, cell.values)}"
-        command = ["python -m ssl_gan_jax.main", f"--config={config}", *keys, *common]
+        command = [f"--config={config}", *keys, *common]
         if cell.config.data.dir:
             command.append("--config.data.dir=DIR")  # where the images lie is the user's affair
         return {
             "experiment": Path(file).stem,
             "cell": dict(cell.values),
-            "command": " ".join([*command, "--workdir=RUN"]),
+            "command": f"python -m ssl_gan_jax.main {shlex.join([*command, '--workdir=RUN'])}",
             **origin,
         }
 
     def train_cells(group: list[Cell]) -> None:
         folders = [workdir / cell.name for cell in group]
-        train.together([cell.config for cell in group], folders, stop, list(map(about, group)))
+        # Several cells that train together get a virtual device each, on which one alone stays.
+        configs, divide = [cell.config for cell in group], _TOGETHER.value == 1
+        train.together(configs, folders, stop, list(map(about, group)), divide)
 
     try:
         failed = list(run_all(todo, train_cells))

@@ -66,12 +66,14 @@ def together(
     workdirs: Sequence[Path],
     stop: Callable[[], bool] = lambda: False,
     about: Sequence[Mapping[str, Any]] | None = None,
+    divide: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains runs that differ in seed or labels only, as replicas in one program; their results.
 
     Each run's folder is that of a run alone, and may be gone on with alone. Finished ones are not
     run again; those that were interrupted at another step than the others go on by themselves.
-    `about` holds what else each run's `result.json` should say.
+    `about` holds what else each run's `result.json` should say; with `divide`, one run by itself
+    divides its batches over all devices.
 
     Raises:
       UserError, Stopped: as `run`; or two configs differ in more than `TOGETHER`.
@@ -91,7 +93,7 @@ def together(
         if (workdir / "result.json").exists():
             logging.info("%s is finished; delete it or choose another --workdir", workdir)
         else:
-            runs.append(Run(config, workdir, divide=len(configs) == 1, about=more))
+            runs.append(Run(config, workdir, divide=divide and len(configs) == 1, about=more))
     # All that can be wrong with the input has been seen; from here on files are written.
     groups, results = collections.defaultdict(list), {}
     with contextlib.ExitStack() as stack:

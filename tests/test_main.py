@@ -65,12 +65,13 @@ def test_help_shows_how_to_start():
 
 def test_every_value_of_the_config_says_where_it_comes_from(tmp_path):
     config = "--config=configs/phantom.py:labels=6,method=supervised"
-    code, out = call(config, "--config.method.lr=0.5", f"--workdir={tmp_path}", "--show_config",
-                     "--json")  # fmt: skip
+    code, out = call(config, "--config.method.lr=0.5", "--config.data.options.view=PA",
+                     f"--workdir={tmp_path}", "--show_config", "--json")  # fmt: skip
     told = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
     assert code == 0 and not list(tmp_path.iterdir())
     for key, value, origin in (
         ("method.lr", 0.5, "flag"),
+        ("data.options.view", "PA", "flag"),  # in no config before
         ("method.name", "supervised", "argument"),
         ("data.labels_per_class", 6, "argument"),
         ("data.name", "phantom", "file"),

@@ -22,13 +22,12 @@ def get_config(arg=None):
     config.data.options = {"images": 160, "site": "A"}
     config.data.labels_per_class = a.labels
     config.method.width = 4
-    config.train.update(steps=2, batch_size=8)
+    config.train.update(steps=2, batch_size=7)  # divides over nothing
     return config
 
 def sweep(add):
-    for labels in (6, 5000):
-        for seed in (0, 1):
-            add(labels=labels, seed=seed)
+    for labels, seed in ((6, 0), (6, 1), (6, 2), (5000, 0)):
+        add(labels=labels, seed=seed)
 
 def twice(add):
     add(seed=0)
@@ -102,11 +101,9 @@ def test_cells_that_fail_together_fail_for_themselves_alone(config):
         trained.extend(cell.name for cell in group)
 
     failed = list(sweep.run_all([found[1:], found[:1]], train))
-    assert trained == ["labels=6,seed=1", "labels=6,seed=0"]
-    assert [(cell.name, reason) for cell, reason in failed] == [
-        ("labels=5000,seed=0", "too many labels"),
-        ("labels=5000,seed=1", "too many labels"),
-    ]
+    assert trained == ["labels=6,seed=1", "labels=6,seed=2", "labels=6,seed=0"]
+    ((cell, reason),) = failed
+    assert (cell.name, reason) == ("labels=5000,seed=0", "too many labels")
 
 
 def test_a_stop_ends_the_sweep(config):
@@ -130,9 +127,9 @@ def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp
 
     code, out = call("--together=2")
     assert code == 1 and "4 of 4 cells" in out and "Traceback" not in out, out
-    assert sum(line.startswith("failed: labels=5000") for line in out.splitlines()) == 2
+    assert sum(line.startswith("failed: ") for line in out.splitlines()) == 1
     done = {path.parent.name: path for path in runs.glob("*/result.json")}
-    assert sorted(done) == ["labels=6,seed=0", "labels=6,seed=1"]
+    assert sorted(done) == ["labels=6,seed=0", "labels=6,seed=1", "labels=6,seed=2"]
     row = json.loads(done["labels=6,seed=1"].read_text())
     assert row["experiment"] == "tiny" and row["cell"] == {"labels": 6, "seed": 1}
     assert row["replicas"] == 2 and row["commit"] and "core" in row["machine"]
@@ -143,6 +140,6 @@ def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp
     assert code == 0 and before == {n: p.stat().st_mtime_ns for n, p in done.items()}
     code, out = call("--dry_run")
     assert [line.split()[0] for line in out.splitlines() if "labels=" in line] == [
-        "finished", "finished", "to", "to",
+        "finished", "finished", "finished", "to",
     ]  # fmt: skip
     assert call("--only=labels=7")[0] == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from skimage import exposure
 
 from ssl_gan_jax.data import dicom
@@ -21,16 +21,37 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"
 _FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some through other programs
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PHOTOMETRIC = 262  # TIFF's tag; 0 for films stored as negatives
+_PHOTOMETRIC, _BITS = 262, 258  # TIFF's tags; of the first, 0 is for films stored as negatives
 
 
 def files_in(top: Path) -> Iterator[str]:
-    """Yield the image files in a folder and all below, by suffix and relative to it."""
-    for folder, subfolders, names in os.walk(top):
+    """Yield the image files in a folder and all below, by suffix and relative to it.
+
+    Links to folders are followed, each folder once. A folder that is not there holds none.
+
+    Raises:
+        UserError: a folder cannot be listed, or a name is not UTF-8.
+    """
+    seen = set()
+    for folder, subfolders, names in os.walk(top, onerror=_refuse, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder, name).relative_to(top).as_posix()
+                path = Path(folder, name).relative_to(top).as_posix()
+                try:
+                    path.encode()
+                except UnicodeEncodeError:
+                    raise UserError(f"{ascii(path)}: not a name in UTF-8; rename it") from None
+                yield path
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise UserError(f"{error.filename}: this folder cannot be listed ({error.strerror})")
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -38,35 +59,47 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Colour, palette and CMYK become luminance; alpha is dropped. Images deeper than 8 bits are
     scaled by their own least and greatest value, since files do not say how many of their 16 bits
-    are in use; 8-bit images by 255. DICOM: see `dicom.read`.
+    are in use; 8-bit images by 255. EXIF's orientation is applied. DICOM: see `dicom.read`.
 
     Returns:
         [H,W] float32 in [0,1], black is 0; a constant deep image is all 0.
 
     Raises:
         UnreadableImage: missing, empty, truncated, no image at all, several frames, not finite,
-            or more than MAX_PIXELS according to its header (nothing is decoded then).
+            more than 8 bits in colour or with alpha, or more than MAX_PIXELS according to its
+            header (nothing is decoded then).
         UserError: a DICOM file, and the packages that read it are not installed.
     """
     with _reasons(path := Path(path)):
         if (start := _start(path))[128:] == b"DICM":
             return dicom.read(path)
-        try:
-            image = Image.open(path, formats=_FORMATS)
-        except UnidentifiedImageError:
-            if start[:4] in _TIFF_MAGIC:  # a pixel format that Pillow does not know
-                return _read_rare_tiff(path)
-            raise
-        with image:
+        with open(path, "rb") as file:  # by its path, Pillow maps a TIFF, and may turn it wrongly
+            try:
+                image = Image.open(file, formats=_FORMATS)
+            except UnidentifiedImageError:
+                if start[:4] in _TIFF_MAGIC:  # a pixel format that Pillow does not know
+                    return _read_rare_tiff(path)
+                raise
             check_header(image.width * image.height, lambda: getattr(image, "n_frames", 1))
+            deep, stored = image.mode in _DEEP_MODES, _bits(image, start)
+            if stored > 8 and not deep:  # Pillow would keep 8 of them
+                raise UnreadableImage(f"{stored} bits in colour or with alpha; convert it to gray")
             if image.format == "JPEG":
                 check_jpeg(path.read_bytes())
             elif image.info.get("compression") == "jpeg":
                 _check_jpeg_tiff(path)
-            if image.mode in _DEEP_MODES:  # never convert("L"): it saturates every pixel above 255
+            ImageOps.exif_transpose(image, in_place=True)
+            if deep:  # never convert("L"): it saturates every pixel above 255
                 negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
                 return stretch(np.asarray(image), negative)  # Pillow inverts 8-bit negatives itself
             return np.asarray(image.convert("L")).astype(np.float32) / 255
+
+
+def _bits(image: Image.Image, start: bytes) -> int:
+    """Of one channel, as stored; `start` is the file's."""
+    if image.format == "PNG":
+        return start[24]
+    return max(image.tag_v2.get(_BITS, (1,))) if image.format == "TIFF" else 8
 
 
 def _read_rare_tiff(path: Path) -> np.ndarray:
@@ -82,13 +115,11 @@ def _read_rare_tiff(path: Path) -> np.ndarray:
 def read_header(path: str | Path) -> Header:
     """Read the size and depth of an image, and decode nothing; raises as `read_image`."""
     with _reasons(path := Path(path)):
-        if _start(path)[128:] == b"DICM":
+        if (start := _start(path))[128:] == b"DICM":
             return dicom.header(path)
         try:
             with Image.open(path, formats=_FORMATS) as image:
-                bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
-                deep = image.mode.startswith("I;16")
-                return Header(image.width, image.height, 16 if deep else bits, None)
+                return Header(image.width, image.height, _bits(image, start), None)
         except UnidentifiedImageError:
             with tifffile.TiffFile(path) as tiff:
                 page = tiff.pages[0]

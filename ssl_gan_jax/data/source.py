@@ -6,6 +6,7 @@ equalises and resizes every row once into uint8 and notes what it cannot read.
 
 import csv
 import dataclasses
+import errno
 import os
 import warnings
 import zipfile
@@ -27,6 +28,8 @@ quiet.tensorflow()  # before TFDS imports it with all its noise
 UNLABELLED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None}
 CHUNK = 64  # images that are prepared together, and lost together where that is interrupted
+# Errors of disks and permissions, which may pass: not to be kept as a fault of the file.
+PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 _THREADS = 8  # at most: each holds an image at full resolution
 
@@ -120,7 +123,8 @@ def index_of_npz(
             [N,1]. Each image counts as a patient.
 
     Raises:
-        UserError: no such file, or a damaged one, or pickled arrays, which are refused.
+        UserError: no such file, or a damaged one, or pickled arrays, which are refused; or labels
+            that are not as many as the images, or of no class.
     """
     places = [path for path in (f"{stem}/{stem}.npz", f"{stem}.npz") if (data_dir / path).is_file()]
     if not places:
@@ -132,6 +136,10 @@ def index_of_npz(
     except Exception as error:  # zip, header or pickle: what a damaged file raises varies
         raise UserError(f"{path} cannot be read ({error}): download it again") from error
     for split, (images_of, labels) in loaded.items():
+        if len(images_of) != labels.size or not np.isin(labels, range(len(classes))).all():
+            raise UserError(
+                f"{path}: the labels of {split} are not those of {len(classes)} classes"
+            )
         for i, (image, label) in enumerate(zip(images_of, labels.ravel().tolist(), strict=True)):
             name = f"{places[0]}/{split}/{i:05d}"
             rows.append(Row(path=name, label=label, patient=name, split=split))
@@ -157,7 +165,7 @@ class SourceConfig(tfds.core.BuilderConfig):
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The builder of every source: subclasses set `index`, a version and instructions."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it when prepared pixels change
+    VERSION = tfds.core.Version("1.0.1")  # raise it when prepared pixels change
     BUILDER_CONFIGS = [SourceConfig(name="default")]
 
     @staticmethod
@@ -231,6 +239,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 image = index.read(row)
                 return images.prepare(image, how.size, how.equalize, how.aspect), ""
             except UnreadableImage as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
+                    raise UserError(f"{row.path}: {error}; mend that, and run again") from error
                 return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
 
         self.parts.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import bisect
 import csv
 import gzip
+import io
 import itertools
 import re
 import zlib
@@ -46,7 +47,7 @@ def read(
         UserError: unreadable, a column missing or twice, a row that is longer or shorter than the
             first. Names the row, and quotes no cell.
     """
-    reader = csv.reader(_text(path).splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
         for column in columns:

@@ -47,6 +47,8 @@ def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
         ("source_site", data["val"], 0.0, {"test": ""}),  # '': officially another part's
         ("target_site", 0.0, 0.2, {"train": "adapt", "val": ""}),
     ]
+    if data["target_site"] and not data["source_site"]:
+        raise UserError("data.target_site is given, and data.source_site is not: give both")
     part, salt = np.full(len(records.path), "", "<U5"), str(data["split_seed"])
     for key, val, test, names in transfer if data["source_site"] else everywhere:
         rows = np.arange(len(part))

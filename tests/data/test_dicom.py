@@ -61,6 +61,12 @@ def test_signed_pixels_and_overlays_in_unused_bits(tmp_path):
     np.testing.assert_allclose(overlaid, EXPECTED, atol=1e-6)
 
 
+def test_levels_that_do_not_end_at_the_lowest_bit_are_refused(tmp_path):
+    dicom(tmp_path / "x.dcm", RAMP << 4, HighBit=15)
+    with pytest.raises(UnreadableImage, match="HighBit"):
+        read_image(tmp_path / "x.dcm")
+
+
 @pytest.mark.parametrize("name", ["JPEG2000.dcm", "MR_small_jpeg_ls_lossless.dcm"])
 def test_files_that_scanners_wrote(name):
     image = read_image(get_testdata_file(name, download=False))

@@ -68,6 +68,50 @@ def test_negative_films_are_turned_positive(tmp_path, dtype, order):
     np.testing.assert_allclose(twins[0], RAMP / 255, atol=1e-6)
 
 
+TURNED = {  # by EXIF's orientation: what a viewer shows of the stored rows
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("name", ["8.tif", "16.tif", "packed.tif", "x.png", "x.jpeg"])
+def test_images_are_turned_as_viewers_do(tmp_path, name, orientation):
+    stored = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 51, np.ones((8, 8), np.uint8))
+    image = Image.fromarray(stored.astype(np.uint16) if name == "16.tif" else stored)
+    exif = Image.Exif()
+    exif[274] = orientation
+    packed = {"compression": "tiff_lzw"} if name == "packed.tif" else {}
+    shown = read_image(saved(tmp_path, image, name, exif=exif, **packed))
+    np.testing.assert_allclose(shown, TURNED[orientation](stored) / 255, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["colour.tif", "colour.png", "alpha.png"])
+def test_deep_colour_is_refused_rather_than_cut_to_8_bits(tmp_path, kind):
+    path, channels = tmp_path / kind, 2 if "alpha" in kind else 3
+    pixels = np.stack([RAMP.astype(np.uint16) * 16] * channels, -1)
+    if kind.endswith("tif"):
+        tifffile.imwrite(path, pixels, photometric="rgb")
+    else:  # Pillow writes none
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+        kind_of_png = {2: 4, 3: 2}[channels]  # gray and alpha; colour
+        head = np.array(RAMP.shape[::-1], ">u4").tobytes() + bytes([16, kind_of_png, 0, 0, 0])
+        chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+            len(data).to_bytes(4, "big") + tag + data + zlib.crc32(tag + data).to_bytes(4, "big")
+            for tag, data in chunks
+        ))  # fmt: skip
+    with pytest.raises(UnreadableImage, match="16 bits in colour or with alpha"):
+        read_image(path)
+    assert images.read_header(path).bits == 16
+
+
 def test_the_content_decides_not_the_suffix(tmp_path):
     path = saved(tmp_path, Image.fromarray(RAMP), "x.png").rename(tmp_path / "x.jpeg")
     np.testing.assert_allclose(read_image(path), RAMP / 255, atol=1e-6)

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -98,6 +99,32 @@ def test_unreadable_images_are_quarantined_up_to_a_limit(data, cache, caplog):
     assert path == "b/broken.png" and "not a PNG" in reason
     assert "1 of 8" in caplog.text
     assert any(path in file.read_text() for file in cache.rglob("quarantine.csv"))
+
+
+def test_a_passing_fault_of_the_disk_is_not_kept_as_a_fault_of_the_file(data, cache, monkeypatch):
+    start = images._start
+
+    def failing(path):
+        if path.name == "3.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return start(path)
+
+    monkeypatch.setattr(images, "_start", failing)
+    with pytest.raises(UserError, match="Permission denied: '.*3.png'; mend that, and run again"):
+        records.load("folder", data, 8, max_unreadable=1)
+    monkeypatch.setattr(images, "_start", start)
+    assert len(records.load("folder", data, 8).label) == 7
+
+
+def test_linked_folders_are_followed_once_and_strange_names_refused(data, tmp_path):
+    (data / "c").symlink_to(tmp_path / "elsewhere")
+    write_image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "elsewhere" / "round").symlink_to(data)
+    found = list(images.files_in(data))
+    assert found.count("c/1.png") == 1 and len(found) == 8
+    os.rename(data / "b" / "1.png", os.fsencode(data) + b"/b/m\xf6nch.png")
+    with pytest.raises(UserError, match=r"m\\udcf6nch\.png': not a name in UTF-8"):
+        list(images.files_in(data))
 
 
 def test_nothing_readable(tmp_path):
@@ -278,9 +305,14 @@ def test_mnist_and_a_pickled_array(tmp_path):
     np.savez(path, **arrays)
     loaded = records.load("mnist", tmp_path, 28, equalize="none")
     assert len(loaded.classes) == 10 and loaded.label.tolist() == [0, 1, 2] * 2
-    for fault in (arrays | {"y_test": np.array([object()])}, {"x_train": picture}):
+    for fault, message in (
+        (arrays | {"y_test": np.array([object()])}, "cannot be read"),
+        ({"x_train": picture}, "cannot be read"),
+        (arrays | {"y_test": np.arange(2)}, "labels of test"),
+        (arrays | {"y_train": np.arange(8, 11)}, "labels of train"),
+    ):
         np.savez(path, **fault)
-        with pytest.raises(UserError, match="mnist.npz cannot be read"):
+        with pytest.raises(UserError, match=f"mnist.npz.* {message}"):
             records.load("mnist", tmp_path, 28)
 
 

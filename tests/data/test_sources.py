@@ -235,6 +235,12 @@ def test_a_table_is_not_unpacked_without_limit(tmp_path, monkeypatch):
         list(tables.read(tmp_path / "x.csv.gz", ("a",)))
 
 
+def test_a_line_ends_where_spreadsheets_end_it(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\none\u2028two,\x0b\u0085\nthree,4\n")
+    read = [cells["a"] for _, cells in tables.read(tmp_path / "x.csv", ("a", "b"))]
+    assert read == ["one\u2028two", "three"]
+
+
 # Preparation
 
 
@@ -303,7 +309,7 @@ def prepared_once(many, cache):
     loaded = records.load("folder", many, 8, cache_dir=cache, max_unreadable=0.1)
     assert [path for path, _ in loaded.quarantined] == ["a/0003.png"]
     left = {path.name for path in (cache / "folder").glob("*/*")}
-    assert left == {"1.0.0", "lock", "metadata.json"}  # no parts, nothing incomplete
+    assert left == {"1.0.1", "lock", "metadata.json"}  # no parts, nothing incomplete
     return loaded.image
 
 

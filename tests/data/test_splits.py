@@ -134,6 +134,8 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
     transfer = DATA | {"source_site": "a", "target_site": "b"}
     part = task.divide(found, transfer)
     assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
+    with pytest.raises(UserError, match="data.source_site is not"):
+        task.divide(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
         task.divide(found, transfer | {"target_site": "c"})
     monkeypatch.setattr(task, "load", lambda data: found)

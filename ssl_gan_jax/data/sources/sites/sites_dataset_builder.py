@@ -31,7 +31,8 @@ def index(
         options: name of a site -> options of its data set.
         classes: names of the labels, to be given where the sites name theirs differently.
     """
-    sites = sites or {path.name: "folder" for path in sorted(data_dir.iterdir()) if path.is_dir()}
+    folders = (path.name for path in sorted(data_dir.iterdir()) if path.is_dir())
+    sites = sites or {name: "folder" for name in folders if not name.startswith(".")}
     if not sites:
         raise UserError(f"{data_dir} holds no folder, and data.options.sites names no site")
     dirs, options = dirs or {}, options or {}
