@@ -70,13 +70,16 @@ def main(argv: Sequence[str]) -> int:
 def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     """Returns the report, and the pairs of duplicates, those across splits first."""
     varied = np.ptp(found.image.reshape(len(found.path), -1), axis=1) > 0
-    exact = exact_pairs(found.image, varied)
+    # Also among those of a split, and those with a label, where the first of all has none.
+    exact, divided, labelled = (
+        exact_pairs(found.image, varied & among) for among in (True, split != "", found.label >= 0)
+    )
+    exact = np.unique(np.concatenate([exact, divided]), axis=0)
     near = near_pairs(found.image, varied)
     near = near[(found.image[near[:, 0]] != found.image[near[:, 1]]).any(axis=(1, 2, 3))]
     patients = patients_across(found.patient, split)
     per_patient = collections.Counter(np.unique(found.patient, return_counts=True)[1].tolist())
-    labels = found.label[exact]
-    contradict = exact[(labels.min(1, initial=len(found.classes)) >= 0) & (np.ptp(labels, 1) > 0)]
+    contradict = labelled[np.ptp(found.label[labelled], 1) > 0]
 
     def parted(pairs: Pairs) -> tuple[Pairs, Pairs]:
         a, b = split[pairs].T

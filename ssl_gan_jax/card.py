@@ -101,6 +101,7 @@ def render(card: Mapping[str, Any]) -> str:
     size, scores = data["size"], {"test": result.get("test")}
     scores |= {f"test, {group}": v for group, v in result.get("test_by_group", {}).items()}
     scores = {k: v for k, v in {**scores, "validation": result.get("validation")}.items() if v}
+    among = " (those with labels among them)" if result["labelled"] and result["unlabelled"] else ""
     parts = [
         f"# Model card: {result['method']} on {data['name']}",
         f"`{result['method']}` of ssl_gan_jax, on chest X-rays of {size}x{size} pixels; classes: "
@@ -110,8 +111,8 @@ def render(card: Mapping[str, Any]) -> str:
         USE,
         "\n".join(f"- {text}" for text in WARNINGS),
         "## Data",
-        f"`{data['name']}`: {result['labelled']} labelled training images; {result['unlabelled']} "
-        "served without labels, the labelled ones among them. Splits are by patient.",
+        f"`{data['name']}`: {result['labelled']} training images with labels, "
+        f"{result['unlabelled']} without{among}. Splits are by patient.",
     ]
     rows = [
         [k, p["images"], p["patients"], _counts(p.get("classes")), _counts(p.get("sites"))]

@@ -19,6 +19,7 @@ RESUMABLE = (
     "data.dir",
     "data.cache_dir",
     "train.log_every",
+    "train.checkpoint_every",
     "train.sample_every",
     "train.steps_per_call",
 )

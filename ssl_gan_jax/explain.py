@@ -38,6 +38,8 @@ def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
 def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
     """[B,S,S,1] in [-1,1] -> d(evidence)/dA and A, both [B,8,8,C].
 
+    Virtual batch norm's reference images go before the others through the network, and are cut.
+
     Raises:
       UserError: the network has no convolution with an 8x8 map.
     """
@@ -66,7 +68,8 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
         return (jnp.where(own, logits, 0).sum(1) - rest).sum(), seen[-1]
 
     shape = jax.eval_shape(evidence, None)[1]
-    return jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    found = jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    return tuple(part[-len(images) :] for part in found)
 
 
 def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:

@@ -126,6 +126,7 @@ def savedmodel(run: Trained, out: Path) -> Path:
     module.serve = tf.function(serve, input_signature=[spec], autograph=False)
     path = out / "saved_model"
     with user_error(path):
+        path.mkdir(parents=True, exist_ok=True)
         tf.saved_model.save(module, str(path), signatures=module.serve)
     return path
 

@@ -16,7 +16,7 @@ from absl import logging
 from ssl_gan_jax import calibration, card, checkpoint, distributed, evaluate, quality, trained
 from ssl_gan_jax.config import differences
 from ssl_gan_jax.data import pipeline
-from ssl_gan_jax.data.task import Task, open_task
+from ssl_gan_jax.data.task import Task, fingerprint, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Batch, TrainState
@@ -44,14 +44,17 @@ class Run:
         self.task = open_task(config.data, config.train.seed)
         self.classes = self.task.records.classes
         train = config.train
+        for key in (*EVERY, "steps_per_call", "batch_size", "evaluation_batch_size"):
+            if train[key] < 1:
+                raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
+        if train.unlabeled_batch_size < 0:
+            raise UserError(f"train.unlabeled_batch_size: {train.unlabeled_batch_size}; from 0")
         self.settings = tuple(sorted({**config.method, "num_classes": len(self.classes)}.items()))
         self.divided = (train.batch_size, train.unlabeled_batch_size) if divide else None
         self.programs = programs(self.settings, 1, self.divided)
-        # Without labels, all serve.
+        # What batches are drawn from: all images serve a method that has no use for labels.
         self.rows = self.task.labelled if self.programs.predict else self.task.unlabelled
-        for key in (*EVERY, "steps_per_call"):
-            if train[key] < 1:
-                raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
+        self.without_labels = bool(train.unlabeled_batch_size or not self.programs.predict)
         self.steps = train.steps
         if train.epochs:
             self.steps = train.epochs * len(self.rows) // train.batch_size
@@ -60,6 +63,7 @@ class Run:
                 f"train: {self.steps} steps; raise train.steps, or train.epochs if it is not 0"
             )
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
+        self.meta["data"] = fingerprint(self.task)
         # The whole first batch, on every process: all begin with the same weights.
         self._init_args = jax.random.key(train.seed), next(self.batches(0, 1, process=(0, 1)))
         self.like = jax.tree.map(
@@ -101,8 +105,13 @@ class Run:
         restored = checkpoint.restore(self.folder, self.like)
         if not restored:
             return self.programs.init(*self._init_args)
-        state, self.meta = restored
+        data, (state, self.meta) = self.meta["data"], restored
         check_classes(self.meta["classes"], self.classes, self.folder)
+        if self.meta.setdefault("data", data) != data:  # runs of earlier versions lack it
+            raise UserError(
+                f"{self.workdir}: its images, their division or labels are not those that it began "
+                "with; bring these back, or choose another --workdir"
+            )
         return state
 
     def save(self, state: TrainState, wall_s: float, pending: Mapping[str, list] | None) -> None:
@@ -137,7 +146,10 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
     result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
     if best and best["step"] != int(state.step):
         result["best_step"] = best["step"]
-        state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
+        try:
+            state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
+        except UserError as error:
+            raise UserError(f"{error}: bring back a copy, or train anew elsewhere") from error
     if one.programs.sample:
         seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
         images = one.programs.sample(state, jax.random.key(0), SAMPLES)

@@ -9,6 +9,7 @@ under one REFERENCE only. `report` shows it. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.trained import Trained, learnt_from, needs, open_run, outputs, task_of
 from ssl_gan_jax.writer import write_json
 
+BLOCK = 1024  # images that are compared at once
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
 
 
@@ -29,10 +31,20 @@ def nearest(images: np.ndarray, among: np.ndarray) -> np.ndarray:
     The root mean square over pixels, in the units of the pixels. Exact copies give 0; a copy that
     was shifted does not, so that methods which shift their images are judged mildly.
     """
-    a = np.asarray(images, np.float64).reshape(len(images), -1)
-    b = np.asarray(among, np.float64).reshape(len(among), -1)
-    square = (a * a).sum(1)[:, None] - 2 * a @ b.T + (b * b).sum(1)
-    return np.sqrt(np.maximum(square.min(axis=1), 0) / a.shape[1])
+
+    def blocks(x: np.ndarray) -> Iterator[np.ndarray]:  # all at once would fill the memory
+        for start in range(0, len(x), BLOCK):
+            part = np.asarray(x[start : start + BLOCK], np.float64)
+            yield part.reshape(len(part), -1)
+
+    found = []
+    for a in blocks(images):
+        least = np.full(len(a), np.inf)
+        for b in blocks(among):
+            square = (a * a).sum(1)[:, None] - 2 * a @ b.T + (b * b).sum(1)
+            np.minimum(least, square.min(axis=1), out=least)
+        found.append(np.sqrt(np.maximum(least, 0) / a.shape[1]))
+    return np.concatenate(found)
 
 
 def memorisation(samples: np.ndarray, train: np.ndarray, validation: np.ndarray) -> dict | None:
@@ -84,30 +96,30 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
       learnt from: what a G that copies would get.
 
     Raises:
-      UserError: no finished run, no generator, no validation images, or another size of images.
+      UserError: no finished run, no generator, fewer than two images to compare with, images of
+        another size, or a reference without convolutions.
     """
     run = open_run(workdir)
     needs(run, "generator")
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
-    data, task = run.config["data"], task_of(run)
-    images, label = task.records.image, task.records.label
-    wanted = [task.records.classes.index(data["only_class"])] if data["only_class"] else label
-    val = task.val[np.isin(label[task.val], wanted)]
-    if not len(val):
-        raise UserError(f"{workdir}: there are no validation images to compare with")
+    task = task_of(run)
     seen = learnt_from(task, run.config, bool(run.method.predict))
+    if min(len(seen), len(task.val)) < 2:
+        raise UserError(f"{workdir}: needs two training and two validation images or more")
     fake = jax.jit(run.method.sample, static_argnums=2)(run.state, jax.random.key(1), SAMPLES)
     look = jax.jit(lambda x: outputs(reference.method, reference.state, x)[1])
 
     def features(x: np.ndarray) -> np.ndarray:
         maps = np.concatenate([look(x[i : i + 200]) for i in range(0, len(x), 200)])
+        if maps.shape[1] % 16:
+            raise UserError(f"{reference.workdir}: its network has no last map of 4x4")
         return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map
 
     def real(rows: np.ndarray) -> np.ndarray:
-        return features(images[rows].astype(np.float32) / 127.5 - 1)
+        return features(task.records.image[rows].astype(np.float32) / 127.5 - 1)
 
-    unseen = real(val)
+    unseen = real(task.val)
     return {
         "feature_distance": frechet(features(np.asarray(fake)), unseen),
         "feature_distance_of_training": frechet(real(seen), unseen),

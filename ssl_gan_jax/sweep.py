@@ -30,7 +30,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import TOGETHER, check_key, flat
+from ssl_gan_jax.config import RESUMABLE, TOGETHER, check_key, flat
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.writer import clock
 
@@ -226,7 +226,7 @@ def main(argv: Sequence[str]) -> int:
             command.append("--config.data.dir=DIR")  # where the images lie is the user's affair
         return {
             "experiment": Path(file).stem,
-            "cell": dict(cell.values),
+            "cell": {k: v for k, v in overrides.items() if k not in RESUMABLE} | cell.values,
             "command": f"python -m ssl_gan_jax.main {shlex.join([*command, '--workdir=RUN'])}",
             **origin,
         }

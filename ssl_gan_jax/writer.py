@@ -145,11 +145,11 @@ class Writer:
         write_png(self._folder / name / f"{step:06d}.png", picture)
         self._board.add_image(name, picture, int(step), dataformats="HW")
 
-    def histograms(self, step: int, arrays: Mapping[str, Any], bins: int = 50) -> None:
+    def histograms(self, step: int, arrays: Mapping[str, Any]) -> None:
         """To TensorBoard: the distribution of each array of a nested dict, where it is finite."""
         for name, array in traverse_util.flatten_dict(arrays, sep="/").items():
             if np.isfinite(values := np.asarray(array, np.float32)).all():
-                self._board.add_histogram(name, values, int(step), bins=bins)
+                self._board.add_histogram(name, values, int(step), bins=50)
 
     def close(self) -> None:
         """Flushes and closes both. Raises UserError where the last of it cannot be written."""

@@ -63,6 +63,14 @@ def test_trust_23_duplicates_across_splits():
     assert report["leaks"] == 1 and report["unreadable"] == [["x.png", "the file is empty"]]
 
 
+def test_a_duplicate_outside_of_all_splits_or_without_a_label_hides_no_other():
+    split = np.array(["", "train", "test"])
+    found = records_of(radiographs(1) * 3, list("abc"), label=[-1, 0, 1])
+    report, _ = audit.audit(found, split)
+    assert report["exact_duplicates"]["across"] == [["1.png", "2.png"]] and report["leaks"] == 1
+    assert report["duplicates_with_different_labels"] == [["1.png", "2.png"]]
+
+
 def test_different_pictures_and_constant_ones_are_no_duplicates():
     pictures = [*radiographs(200), *[Image.new("L", (64, 64))] * 3]
     report, pairs = audit.audit(

@@ -51,6 +51,17 @@ def test_terms_are_logged_under_the_names_of_the_papers(name):
     assert set(step(name)[2]) >= TERMS[name]
 
 
+def test_with_k_logits_the_last_of_k_plus_1_is_0():
+    plain = {"noise": 0.0, "dropout": (0.0, 0.0), "shift": 0}
+    method, state, first = started("ssl_gan", k_logits=True, **plain)
+    _, metrics = jax.jit(method.train_step)(state, first)
+    logits, of_u = (method.predict(state, x) for x in (first.image, first.unlabeled))
+    log_p = jax.nn.log_softmax(logits)[jnp.arange(len(logits)), first.label]
+    np.testing.assert_allclose(metrics["L_labeled"], -log_p.mean(), rtol=1e-4)
+    real = jax.nn.sigmoid(jax.nn.logsumexp(of_u, axis=1))  # exp(l_{K+1}) = 1
+    np.testing.assert_allclose(metrics["L_unlabeled"], -jnp.log(real).mean(), rtol=1e-4)
+
+
 def test_totals_are_the_sums_that_the_papers_write():
     m = step("ssl_gan", w=0.7)[2]
     total = m["L_labeled"] + 0.7 * (m["L_unlabeled"] + m["L_generated"])
@@ -198,10 +209,14 @@ def test_bfloat16_and_three_classes(name):
         ({"name": "ssl_gann"}, "did you mean 'ssl_gan'"),
         ({"tua": 0.8}, "did you mean 'tau'"),
         ({"kl": "marginall"}, "did you mean 'marginal'"),
+        ({"dtype": "bf16"}, "method.dtype: no 'bf16' among bfloat16, float32"),
+        ({"width": 0}, "method.width: 0; must be 1 or more"),
+        ({"name": "supervised", "dropout": (0.1,)}, "method.dropout: .*give 2 numbers"),
     ],
 )
-def test_a_typo_names_the_nearest(change, message):
-    config = dict(methods.defaults("three_n_gan")) | change
+def test_a_typo_names_the_nearest_and_numbers_that_cannot_be_are_refused(change, message):
+    known = change.get("name") in METHODS
+    config = dict(methods.defaults(change["name"] if known else "three_n_gan")) | change
     with pytest.raises(UserError, match=message):
         methods.build(config)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssl_gan_jax import quality
 from ssl_gan_jax.quality import frechet, memorisation, nearest
 
 
@@ -10,7 +11,9 @@ def images(n, seed, size=8):
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 1), dtype=np.uint8)
 
 
-def test_nearest_is_the_root_mean_square_over_pixels_to_the_nearest():
+@pytest.mark.parametrize("block", [1024, 3])
+def test_nearest_is_the_root_mean_square_over_pixels_to_the_nearest(block, monkeypatch):
+    monkeypatch.setattr(quality, "BLOCK", block)
     a, b = images(5, 0), images(7, 1)
     gaps = a.astype(float).reshape(5, 1, -1) - b.astype(float).reshape(1, 7, -1)
     np.testing.assert_allclose(nearest(a, b), np.sqrt((gaps**2).mean(-1)).min(1))

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from ssl_gan_jax import report
+from ssl_gan_jax.config import base
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluate import METRICS, write_predictions
 from ssl_gan_jax.evaluate import metrics as metrics_of
@@ -233,6 +234,18 @@ def test_rows_come_back_from_their_file_as_the_same_tables(tmp_path):
     assert len(both.runs) == 4 and not both.repeated
     order = [(r.budget.number, r.seed) for r in both.runs]
     assert order == [(10, 0), (10, 1), (25, 0), (25, 1)]
+
+
+def test_runs_of_other_settings_are_not_averaged_though_no_sweep_made_them(tmp_path):
+    for name, lr, seed, score in (("a", 5e-4, 0, 0.9), ("b", 1e-5, 0, 0.5), ("c", 1e-5, 1, 0.6)):
+        config = base("ssl_gan", data="phantom", size=32, seed=seed)
+        config.method.lr_d, config.data.labels_per_class = lr, 10
+        make_run(tmp_path / name, row(seed=seed, score=score), config.to_dict())
+    (panel,) = rows.find([tmp_path]).panels
+    assert {name: len(runs) for name, runs in panel.columns.items()} == {
+        "ssl_gan": 1,
+        "ssl_gan, lr_d 1e-05": 2,
+    }
 
 
 def test_unfinished_damaged_and_repeated_runs_are_named_and_the_rest_reported(tmp_path):

@@ -261,6 +261,22 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
 
 
+def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole("supervised"), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    open_task = one_run.open_task
+
+    def another_label(*args):
+        task = open_task(*args)
+        label = task.records.label.copy()
+        label[task.labelled[0]] = 1 - label[task.labelled[0]]
+        return task._replace(records=dataclasses.replace(task.records, label=label))
+
+    monkeypatch.setattr(one_run, "open_task", another_label)
+    with pytest.raises(UserError, match="division or labels are not those"):
+        train.run(small("supervised"), tmp_path / "run")
+
+
 def test_checkpoints_of_nobody_knows_what_are_refused(whole, tmp_path):
     shutil.copytree(whole("supervised") / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UserError, match=r"no config\.json"):
@@ -292,6 +308,9 @@ def test_another_order_of_classes_is_refused(tmp_path):
         ({"method.name": "3n_gan"}, "three_n_gan"),
         ({"replicas": 0}, "replicas"),
         ({"train.steps_per_call": 0}, r"train\.steps_per_call: 0"),
+        ({"train.batch_size": 0}, r"train\.batch_size: 0"),
+        ({"train.unlabeled_batch_size": -1}, r"train\.unlabeled_batch_size: -1"),
+        ({"train.unlabeled_batch_size": 0}, "unlabelled images"),
         ({"train.log_every": 0}, r"train\.log_every: 0"),
         ({"data.size": 48}, "power of two"),
         ({"train.epochs": 0, "train.steps": 0}, "train.steps"),
@@ -300,7 +319,7 @@ def test_another_order_of_classes_is_refused(tmp_path):
 def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
     if "data.name" in changes:
         changes = {"data.options": {}, **changes}
-    config = small("supervised")
+    config = small("ssl_gan" if "train.unlabeled_batch_size" in changes else "supervised")
     config.data.options = {} if "data.name" in changes else config.data.options
     config.update_from_flattened_dict({k: v for k, v in changes.items() if k != "data.options"})
     with pytest.raises(UserError, match=message):

@@ -202,6 +202,9 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
     else:
         heat = explain.explainer(run)(images)
         assert heat.shape == (5, 8, 8) and heat.min() >= 0 and heat.max() > 0
+        turned = explain.explainer(run)(images[::-1])
+        np.testing.assert_allclose(turned, heat[::-1], rtol=1e-3, atol=1e-6)
+        assert not np.allclose(turned, heat, rtol=0.1)
 
 
 def test_without_classifier_or_generator_it_is_said(tmp_path):

@@ -1,5 +1,6 @@
 """Which images a run trains, validates and tests on: a data set seen through its config."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -78,11 +79,12 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
         raise UserError(
             f"data: no training images among {len(part)}; give more images or another division"
         )
+    judged = label >= 0
     if data["only_class"]:
         check_choice("data.only_class", data["only_class"], records.classes)
-        wanted = records.classes.index(data["only_class"])
-        train = train[label[train] == wanted]
-        label = np.where(label == wanted, 0, -1)
+        judged = label == records.classes.index(data["only_class"])
+        train = train[judged[train]]
+        label = np.where(judged, 0, -1)
     labelled = draw_labels(
         label,
         train,
@@ -93,5 +95,15 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
     unlabelled = train if data["pool"] == "all" else labelled
     if data["adapt"]:
         unlabelled = np.union1d(unlabelled, np.flatnonzero(part == "adapt"))
-    val, test = (np.flatnonzero((part == name) & (records.label >= 0)) for name in ("val", "test"))
+    val, test = (np.flatnonzero((part == name) & judged) for name in ("val", "test"))
     return Task(records, labelled, unlabelled, val, test)
+
+
+def fingerprint(task: Task) -> str:
+    """Changes with the images of each part, by name, and with the labels that training sees."""
+    digest = hashlib.sha256()
+    for rows in task[1:]:
+        digest.update(repr(task.records.path[rows].tolist()).encode())
+    for rows in (task.labelled, task.val):
+        digest.update(repr(task.records.label[rows].tolist()).encode())
+    return digest.hexdigest()

@@ -43,7 +43,7 @@ def build(config: Mapping[str, Any]) -> Method:
     """The method that `config` describes: its `name`, and fields of its `Config`.
 
     Raises:
-      UserError: an unknown name, key or choice.
+      UserError: an unknown name, key or choice, or a number that cannot be.
     """
     settings = dict(config)
     if "name" not in settings:
@@ -51,4 +51,12 @@ def build(config: Mapping[str, Any]) -> Method:
     module = _module(settings.pop("name"))
     for key in settings:
         check_choice("method key", key, (f.name for f in dataclasses.fields(module.Config)))
+    for f in dataclasses.fields(module.Config):
+        value = settings.get(f.name, f.default)
+        if f.name in ("width", "z_dim", "reference_size") and value < 1:
+            raise UserError(f"method.{f.name}: {value}; must be 1 or more")
+        if isinstance(f.default, tuple) and len(value) != len(f.default):
+            raise UserError(f"method.{f.name}: {value}; give {len(f.default)} numbers")
+        if f.name == "dtype":
+            check_choice("method.dtype", value, ("bfloat16", "float32"))
     return module.build(module.Config(**settings))

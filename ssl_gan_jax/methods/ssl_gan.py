@@ -32,7 +32,7 @@ from jax.nn import softplus
 
 from ssl_gan_jax import players
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.errors import check_choice
+from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.losses import draw_z
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator
@@ -129,6 +129,8 @@ def build(config: Config) -> Method:
         return jnp.pad(logits, ((0, 0), (0, int(config.k_logits)))), features
 
     def init(key: Key, batch: Batch) -> TrainState:
+        if not len(batch.unlabeled):
+            raise UserError("train.unlabeled_batch_size: 0; ssl_gan needs unlabelled images")
         rng, key_z, key_ref, key_g, key_d = jax.random.split(key, 5)
         z = draw_z(key_z, len(batch.unlabeled), config.z_dim, config.z_prior)
         reference = {}

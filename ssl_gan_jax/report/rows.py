@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_gan_jax.config import CHOSEN, RESUMABLE, base, flat
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluate import METRICS
 
@@ -196,6 +197,21 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
     return Run(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
 
 
+def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run that belongs to no sweep has of its own: all that is not by default."""
+    try:
+        chosen = {"method": config["method"]["name"], "data": config["data"]["name"]}
+        chosen |= {"size": config["data"]["size"], "seed": config["train"]["seed"]}
+        usual = flat(base(**chosen))
+    except (KeyError, UserError):  # a config, or a method, that is not of this version
+        return None
+    budgets = {"labels_per_class": "labels", "images": "images"}
+    chosen |= {name: n for key, name in budgets.items() if (n := config["data"].get(key))}
+    named = {*CHOSEN, *RESUMABLE, *(f"data.{key}" for key in budgets)}
+    own = {k: v for k, v in flat(config).items() if k in usual and k not in named}
+    return chosen | {key: value for key, value in own.items() if value != usual[key]}
+
+
 def read_json(text: bytes | str) -> Any:  # noqa: ANN401
     """Raises ValueError, in one line, for what is not JSON, NaN among it."""
     try:
@@ -221,11 +237,13 @@ def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
             continue
         try:
             row = read_json((folder / "result.json").read_bytes())
+            if isinstance(row, dict) and "cell" not in row and "config.json" in files:
+                row["cell"] = cell_of(read_json((folder / "config.json").read_bytes()))
             if "quality.json" in files and isinstance(row, dict):
                 more = read_json((folder / "quality.json").read_bytes())
                 row["samples"] = {**(row.get("samples") or {}), **more}
             yield to_run(row, name, folder)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             found.unreadable.append(f"{name} ({error})")
 
 

@@ -103,6 +103,24 @@ def test_bad_splits_and_shares():
         split(["a"], [""], val=0.5, test=0.5)
 
 
+def test_of_one_class_alone_validation_and_test_are_of_it_too(monkeypatch):
+    text = np.array([str(i) for i in range(60)])
+    found = Records(
+        image=np.zeros((60, 1, 1, 1), np.uint8),
+        label=np.arange(60, dtype=np.int32) % 3 - 1,
+        patient=text,
+        path=text,
+        split=np.full(60, ""),
+        site=text,
+        classes=("x", "y"),
+        quarantined=(),
+    )
+    monkeypatch.setattr(task, "load", lambda data: found)
+    opened = task.open_task(DATA | {"only_class": "y"}, 0)
+    for rows in opened[1:]:
+        assert len(rows) and set(found.label[rows]) == {1}
+
+
 DATA = {
     "split_seed": 0,
     "source_site": "",
