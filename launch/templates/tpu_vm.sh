@@ -28,11 +28,14 @@ give_back() { queue delete "$NAME" --force --quiet || true; }
 mount="sudo mkdir -p /gcs/$BUCKET && sudo chown \$USER /gcs/$BUCKET &&
   (mountpoint -q /gcs/$BUCKET ||
    gcsfuse --implicit-dirs --rename-dir-limit=100000 $BUCKET /gcs/$BUCKET)"
-install="(test -d ssl_gan_jax || git clone --quiet $REPO ssl_gan_jax) &&
-  cd ssl_gan_jax && pip install --quiet -e '.[tpu]'"
+# The images' own Python may be older than 3.11; uv brings one.
+install="(test -d ssl_gan_jax || git clone --quiet $REPO ssl_gan_jax) && cd ssl_gan_jax &&
+  python3 -m pip install --quiet uv && python3 -m uv venv --quiet --allow-existing --python 3.12 &&
+  python3 -m uv pip install --quiet -e '.[tpu]'"
 # Exit code 75 says: saved on SIGTERM, not done.
-run="cd ssl_gan_jax && SSL_GAN_JAX_DISTRIBUTED=auto SSL_GAN_JAX_STOP_CODE=75 python $(printf '%q ' "${args[@]}")"
+run="cd ssl_gan_jax && SSL_GAN_JAX_DISTRIBUTED=auto SSL_GAN_JAX_STOP_CODE=75 .venv/bin/python $(printf '%q ' "${args[@]}")"
 
+failed=0
 for ((try = 1; try <= {{TRIES}}; try++)); do
   if [[ $(state) != ACTIVE ]]; then
     give_back
@@ -44,6 +47,8 @@ for ((try = 1; try <= {{TRIES}}; try++)); do
   if on_all_hosts "$mount && $install"; then
     code=0
     on_all_hosts "$run" || code=$?
+  elif [[ $(state) == ACTIVE ]] && ((++failed == 3)); then # no pre-emption: the same next time
+    break
   fi
   if [[ $code == 0 || $code == 2 ]]; then # done, or bad input, which no other try will mend
     give_back

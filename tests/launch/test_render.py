@@ -50,7 +50,7 @@ def test_skypilot_mounts_the_bucket_and_runs_valid_shell():
     assert task["file_mounts"] == {"/gcs/b": {"source": "gs://b", "mode": "MOUNT"}}
     assert task["resources"]["use_spot"] is True and task["num_nodes"] == 1
     command = task["run"].splitlines()[-1]
-    assert render.shlex.split(command) == ["exec", "python", *render.shlex.split(RUN)]
+    assert render.shlex.split(command) == ["exec", ".venv/bin/python", *render.shlex.split(RUN)]
     subprocess.run(["bash", "-n", "-c", task["run"]], check=True)
 
 
@@ -123,6 +123,15 @@ def test_a_preempted_slice_is_asked_for_again(tmp_path, code):
     assert len(created) == 2 and "--accelerator-type=v5litepod-16" in created[0]
     assert "--spot" in created[0] and " delete " in calls[-1]  # nothing is left to be paid for
     assert ended == (1 if code == 3 else code)
+
+
+def test_a_slice_on_which_nothing_can_be_installed_is_given_back(tmp_path):
+    script = GCLOUD.format(folder=tmp_path, code=1).replace("*DISTRIBUTED=auto*", "*uv*")
+    fake(tmp_path, "gcloud", script)
+    (tmp_path / "second").touch()  # no pre-emption comes
+    ended, calls = execute("tpu_vm", tmp_path, PAUSE="0", TRIES="50")
+    assert ended == 1 and sum("--command=" in call for call in calls) == 3
+    assert " delete " in calls[-1]
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (2, False)])
