@@ -4,7 +4,7 @@
 
 `method` is any of ssl_gan_jax/methods, `labels` per class. An enlarged heart (cardiothoracic
 ratio above .5) against a normal one, 32x32. Gave over seeds 0 to 4: test AUROC .822 against .728
-for `supervised` (results/phantom.jsonl), in about four minutes a run on two CPU cores.
+for `supervised` (results/phantom.jsonl), in three to five minutes a run on two CPU cores.
 """
 
 import ml_collections

@@ -11,7 +11,7 @@ normalised); --config.method.net=cnn --config.method.norm=batch makes it a conve
 pooling, of the same depth and number of parameters.
 
 Gave on Kermany, seeds 0 to 4 (results/plco.jsonl): test AUROC .901 against .846 at 10 labels per
-class, .942 against .931 at 1000; 75 to 120 s a run of `ssl_gan` on one CPU core.
+class, .942 against .931 at 1000; 93 to 280 s a run of `ssl_gan` on one CPU core.
 """
 
 import ml_collections
