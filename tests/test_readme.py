@@ -187,6 +187,9 @@ def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
     assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
 
 
+INTERVAL = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
+
+
 def test_every_interval_of_the_results_is_what_the_committed_rows_give(tmp_path):
     files = sorted((ROOT / "configs/results").glob("*.jsonl"))
     runs = report.write(files, tmp_path).runs
@@ -201,10 +204,48 @@ def test_every_interval_of_the_results_is_what_the_committed_rows_give(tmp_path)
     hundred = kermany("supervised", 100)
     for changes in ((), ("consistency 1.0",)):  # across budgets, which no table of a report is
         told += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
-    interval = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
     results = " ".join(README.partition("## Results")[2].partition("\n## ")[0].split())
-    stated = re.findall(interval, results)
-    assert len(stated) > 80 and set(stated) - set(re.findall(interval, told)) == set()
+    stated = re.findall(INTERVAL, results)
+    assert len(stated) > 80 and set(stated) - set(re.findall(INTERVAL, told)) == set()
+
+
+def markdown_tables(text):
+    """(what stands before it, {column: cell} of each row) of every table."""
+    for table in re.finditer(r"(?:^\|.*\n)+", text, re.M):
+        head, _, *lines = ([c.strip() for c in x.split("|")[1:-1]] for x in table[0].splitlines())
+        yield text[: table.start()], [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def test_every_cell_of_the_results_stands_under_its_method_and_budget(tmp_path):
+    files = sorted((ROOT / "configs/results").glob("*.jsonl"))
+    report.write(files, tmp_path)
+    ours = {}
+    for before, lines in markdown_tables((tmp_path / "report.md").read_text()):
+        section = f"\n{before}".rpartition("\n## ")[2].partition("\n")[0].lower()
+        for line in lines if "labels" in lines[0] else ():
+            for column, cell in line.items():
+                number = line["labels"].split()[0]  # "10 a class", "200 in all", "all"
+                ours.setdefault((section, number, column), []).extend(re.findall(INTERVAL, cell))
+    checked = 0
+    for before, lines in markdown_tables(README.partition("## Results")[2].partition("\n## ")[0]):
+        config = re.findall(r"configs/(\w+)\.py", before)[-1]
+        for line in lines:
+            row, *_ = line.values()
+            where = row.lower() if config == "domain" else ""
+            for column, cell in line.items():
+                method = re.match(r"`(\w+)`(?!`| -)", column)
+                if method and " - " not in column:
+                    found = [
+                        text
+                        for (section, number, name), texts in ours.items()
+                        if section.startswith(config) and where in section
+                        and "64x64" not in section and name == method[1]
+                        and number == ("all" if where else row)
+                        for text in texts
+                    ]  # fmt: skip
+                    assert re.search(INTERVAL, cell)[0] in found, (config, row, column, cell)
+                    checked += 1
+    assert checked > 30
 
 
 MODULES = "audit calibration.__main__ card export main predict quality report.__main__ sample sweep"
