@@ -147,7 +147,10 @@ def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, d
     """Checkpoint `step`, such as the best one, as `restore` gives it. UserError if not sound."""
     path = Path(folder).absolute() / str(step)
     if fault := distributed.from_first(lambda: _fault(path) or ""):
-        raise UserError(f"{path}: {fault}; it has to be one of {steps(folder)} and whole")
+        raise UserError(
+            f"{path}: {fault}; bring back a copy of it, or train anew in another folder (here are "
+            f"the steps {steps(folder)})"
+        )
     return _load(path, like)
 
 

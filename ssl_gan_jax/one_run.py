@@ -146,10 +146,7 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
     result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
     if best and best["step"] != int(state.step):
         result["best_step"] = best["step"]
-        try:
-            state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
-        except UserError as error:
-            raise UserError(f"{error}: bring back a copy, or train anew elsewhere") from error
+        state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
     if one.programs.sample:
         seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
         images = one.programs.sample(state, jax.random.key(0), SAMPLES)
