@@ -122,7 +122,8 @@ def check_key(flag: str, key: str, keys: Iterable[str]) -> None:
 
     The options of a source are not known here: `records.list_source` checks them.
     """
-    if key.partition(".options")[0] != "data" and not any(k.startswith(f"{key}.") for k in keys):
+    above = any(k.startswith(f"{key}.") for k in keys)
+    if not above and not f"{key}.".startswith("data.options."):
         check_choice(flag, key, keys)
 
 

@@ -102,7 +102,7 @@ def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
         check_header(width * height, lambda: int(dataset.get("NumberOfFrames") or 1))
         if not (width and height and 1 <= bits <= int(dataset.BitsAllocated) <= 16):
             raise UnreadableImage("DICOM: impossible Rows, Columns, BitsStored or BitsAllocated")
-        if int(dataset.get("HighBit", bits - 1)) != bits - 1:
+        if int(dataset.get("HighBit") or bits - 1) != bits - 1:
             raise UnreadableImage("DICOM: gray levels that do not end at the lowest bit (HighBit)")
         burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
         return Header(width, height, bits, burned_in if burned_in in ("YES", "NO") else "")
