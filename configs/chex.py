@@ -57,6 +57,12 @@ def controls(add) -> None:  # noqa: ANN001
             add(method="three_n_gan", images=200, seed=seed, **changes)
 
 
+def figure2(add) -> None:  # noqa: ANN001
+    """H Fig. 2: images of DCGAN and of 3N-GAN, from the same z."""
+    for method in ("dcgan", "three_n_gan"):
+        add(method=method, images=2000)
+
+
 def tuning(add) -> None:  # noqa: ANN001
     """Four settings of each method, by validation alone, on a seed outside of the sweep's."""
     for method in METHODS:
