@@ -71,8 +71,9 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     """Returns the report, and the pairs of duplicates, those across splits first."""
     varied = np.ptp(found.image.reshape(len(found.path), -1), axis=1) > 0
     # Also among those of a split, and those with a label, where the first of all has none.
+    first = first_equal(found.image)
     exact, divided, labelled = (
-        exact_pairs(found.image, varied & among) for among in (True, split != "", found.label >= 0)
+        exact_pairs(first, varied & among) for among in (True, split != "", found.label >= 0)
     )
     exact = np.unique(np.concatenate([exact, divided]), axis=0)
     near = near_pairs(found.image, varied)
@@ -110,13 +111,18 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     return report, np.concatenate([across, within])
 
 
-def exact_pairs(image: np.ndarray, among: np.ndarray) -> Pairs:
-    """Each image of `among` with the first one before it that is equal."""
-    first, pairs = {}, []
-    for i in np.flatnonzero(among):
-        if (j := first.setdefault(image[i].tobytes(), i)) != i:
-            pairs.append((j, i))
-    return np.array(pairs, np.int64).reshape(-1, 2)
+def first_equal(image: np.ndarray) -> np.ndarray:
+    """[N] the first image that each equals: itself, unless there is one before it."""
+    seen = {}
+    return np.array([seen.setdefault(pixels.tobytes(), i) for i, pixels in enumerate(image)])
+
+
+def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
+    """Each image of `among` with the first of them that is equal; `first` as `first_equal`."""
+    rows = np.flatnonzero(among)
+    _, at, back = np.unique(first[rows], return_index=True, return_inverse=True)
+    pairs = np.stack([rows[at[back]], rows], axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def near_pairs(image: np.ndarray, among: np.ndarray, block: int = 64) -> Pairs:

@@ -61,8 +61,7 @@ def origins() -> dict[str, tuple[Any, str]]:
     file = {}
     with contextlib.suppress(TypeError):  # a get_config that needs its argument
         file = config_lib.flat(runpy.run_path(path)["get_config"]())
-    chosen = {name: config[key] for key, name in config_lib.CHOSEN.items()}
-    usual = config_lib.flat(config_lib.base(**chosen))
+    usual = config_lib.usual(config)
 
     def origin(key: str) -> str:
         if any(f"{key}.".startswith(f"{k}.") for k in config_flags.get_override_values(flag)):

@@ -108,6 +108,16 @@ def base(
     return config
 
 
+def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What `base` gives, flat, for the method, data, size and seed of a config's `leaves`.
+
+    Raises:
+      KeyError: one of these is missing.
+      UserError: there is no such method.
+    """
+    return flat(base(**{name: leaves[key] for key, name in CHOSEN.items()}))
+
+
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
     """Makes `supervised` the network of `ssl_gan` without its generator.
 

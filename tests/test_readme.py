@@ -190,10 +190,16 @@ def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
 INTERVAL = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
 
 
-def test_every_interval_of_the_results_is_what_the_committed_rows_give(tmp_path):
-    files = sorted((ROOT / "configs/results").glob("*.jsonl"))
-    runs = report.write(files, tmp_path).runs
-    told = (tmp_path / "report.md").read_text()
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """The runs of the committed rows, and what `report` says of them."""
+    out = tmp_path_factory.mktemp("report")
+    runs = report.write(sorted((ROOT / "configs/results").glob("*.jsonl")), out).runs
+    return runs, (out / "report.md").read_text()
+
+
+def test_every_interval_of_the_results_is_what_the_committed_rows_give(committed):
+    runs, told = committed
 
     def kermany(method, labels, *changes):
         cell = "plco", "kermany", "test", method, f"{labels} a class", changes
@@ -216,11 +222,9 @@ def markdown_tables(text):
         yield text[: table.start()], [dict(zip(head, line, strict=True)) for line in lines]
 
 
-def test_every_cell_of_the_results_stands_under_its_method_and_budget(tmp_path):
-    files = sorted((ROOT / "configs/results").glob("*.jsonl"))
-    report.write(files, tmp_path)
+def test_every_cell_of_the_results_stands_under_its_method_and_budget(committed):
     ours = {}
-    for before, lines in markdown_tables((tmp_path / "report.md").read_text()):
+    for before, lines in markdown_tables(committed[1]):
         section = f"\n{before}".rpartition("\n## ")[2].partition("\n")[0].lower()
         for line in lines if "labels" in lines[0] else ():
             for column, cell in line.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl_gan_jax.config import CHOSEN, RESUMABLE, base, flat
+from ssl_gan_jax.config import CHOSEN, RESUMABLE, flat, usual
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluate import METRICS
 
@@ -199,17 +199,16 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
 
 def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
     """What a run that belongs to no sweep has of its own: all that is not by default."""
+    own = flat(config)
     try:
-        chosen = {"method": config["method"]["name"], "data": config["data"]["name"]}
-        chosen |= {"size": config["data"]["size"], "seed": config["train"]["seed"]}
-        usual = flat(base(**chosen))
+        default = usual(own)
     except (KeyError, UserError):  # a config, or a method, that is not of this version
         return None
-    budgets = {"labels_per_class": "labels", "images": "images"}
-    chosen |= {name: n for key, name in budgets.items() if (n := config["data"].get(key))}
-    named = {*CHOSEN, *RESUMABLE, *(f"data.{key}" for key in budgets)}
-    own = {k: v for k, v in flat(config).items() if k in usual and k not in named}
-    return chosen | {key: value for key, value in own.items() if value != usual[key]}
+    budgets = {"data.labels_per_class": "labels", "data.images": "images"}
+    cell = {name: own[key] for key, name in CHOSEN.items()}
+    cell |= {name: own[key] for key, name in budgets.items() if own.get(key)}
+    named = {*CHOSEN, *RESUMABLE, *budgets}
+    return cell | {k: v for k, v in own.items() if k not in named and v != default.get(k, v)}
 
 
 def read_json(text: bytes | str) -> Any:  # noqa: ANN401
