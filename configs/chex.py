@@ -30,8 +30,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.pool = a.pool
     config.method.width = 64
     config.train.batch_size = 10
-    if a.method == "ssl_gan":
-        config.train.unlabeled_batch_size = 10
     config.train.epochs = 100
     config.train.evaluate_every = a.images // 2  # five epochs
     config.train.checkpoint_every = 500

@@ -47,8 +47,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.split_seed = a.seed
     config.train.steps = a.steps
     config.train.batch_size = 32
-    if method == "ssl_gan":
-        config.train.unlabeled_batch_size = 32
     config.train.evaluate_every = 100
     if method == "supervised":
         as_ssl_gan(config.method)

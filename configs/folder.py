@@ -20,8 +20,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     config.train.steps = a.steps
     config.train.batch_size = 32
-    if a.method == "ssl_gan":
-        config.train.unlabeled_batch_size = 32
     return config
 
 

@@ -34,7 +34,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             eps_root=1e-8,
             ema=0.9999,
         )
-        config.train.unlabeled_batch_size = 100
     else:
         config.method.update(net="mlp", lr=3e-3, ema=0.9999)
     config.train.batch_size = 100

@@ -21,9 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     config.method.width = 32
     config.train.batch_size = 32
-    if a.method == "ssl_gan":
-        config.train.unlabeled_batch_size = 32
-    elif a.method == "supervised":
+    if a.method == "supervised":
         as_ssl_gan(config.method)
     config.train.steps = a.steps
     config.train.evaluate_every = 100

@@ -93,7 +93,6 @@ def base(
         "epochs": 0,  # of the labelled images, in place of steps
         "steps_per_call": 1,  # of the compiled program: more saves time where steps are short
         "batch_size": 64,
-        "unlabeled_batch_size": 64 if method == "ssl_gan" else 0,
         "log_every": 50,
         "evaluate_every": 250,
         "checkpoint_every": 500,
@@ -102,6 +101,8 @@ def base(
         "test_at_end": True,  # off for tuning: the test images are not looked at
         "seed": seed,
     }
+    per_labeled = methods.unlabeled_per_labeled(method)
+    config.train.unlabeled_batch_size = config.train.get_ref("batch_size") * per_labeled
     config.replicas = 1  # runs with consecutive seeds, as one program
     if "shift" in config.method and preset == "default":
         config.method.shift = size // 10

@@ -16,17 +16,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluate import batched
-from ssl_gan_jax.nets.convolution import StridedConv
-from ssl_gan_jax.nets.norm import WeightNorm
 from ssl_gan_jax.trained import BATCH, Trained, needs
 from ssl_gan_jax.types import Array, Method, TrainState
-
-SIDE = 8  # of the map; the last stage's 4x4 is too coarse for a heart
 
 
 def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
@@ -43,33 +38,25 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
     Raises:
       UserError: the network has no convolution with an 8x8 map.
     """
+    name = "C" if "C" in state.players else "D"  # as in every method
+    classifier = state.players[name]
+    maps = classifier.intermediates(images, state.reference.get(name)).get("map")
+    if not maps:
+        raise UserError("--explain needs a network of convolutions; this run's has none")
 
-    def evidence(added: Array | None) -> tuple[Array, Array]:
-        """Summed log odds of the classes of interest, with `added` to the map; and the map."""
-        seen = []
-
-        def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
-            out = call(*args, **kwargs)
-            module = context.module
-            normed = isinstance(module, WeightNorm) and module.kind == "conv"
-            if (normed or isinstance(module, StridedConv | nn.Conv)) and out.shape[1] == SIDE:
-                seen.append(out)
-                out = out if added is None else out + added
-            return out
-
-        with nn.intercept_methods(look):
-            logits = method.predict(state, images)
-        if not seen:
-            raise UserError("--explain needs a network of convolutions; this run's has none")
+    def evidence(perturbation: Array) -> Array:
+        """Summed log odds of the classes of interest, with `perturbation` added to A."""
+        variables = {**classifier.ema, "perturbations": {"map": perturbation}}
+        players = {**state.players, name: classifier.replace(ema=variables)}
+        logits, _ = method.classify(state.replace(players=players), images)
         k = logits.shape[1]
-        of = jnp.ones(len(logits), int) if k == 2 else logits.argmax(1)
-        own = jax.nn.one_hot(of, k, dtype=bool)
-        rest = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=1)
-        return (jnp.where(own, logits, 0).sum(1) - rest).sum(), seen[-1]
+        interest = jnp.ones(len(logits), int) if k == 2 else logits.argmax(1)
+        chosen = jax.nn.one_hot(interest, k, dtype=bool)
+        rest = jax.nn.logsumexp(jnp.where(chosen, -jnp.inf, logits), axis=1)
+        return (jnp.where(chosen, logits, 0).sum(1) - rest).sum()
 
-    shape = jax.eval_shape(evidence, None)[1]
-    found = jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
-    return tuple(part[-len(images) :] for part in found)
+    gradient = jax.grad(evidence)(jnp.zeros_like(maps[-1]))
+    return gradient[-len(images) :], maps[-1][-len(images) :]
 
 
 def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.nn import softplus
 
-from ssl_gan_jax.types import Array, Key
+from ssl_gan_jax.types import Array
 
 
 def cross_entropy(logits: Array, y: Array) -> Array:
@@ -15,31 +15,37 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
-def says_real(logit: Array) -> Array:
-    """-E log D, with D = sigmoid(logit) = P(real); [B] or [B,1] -> []."""
+def bce_real(logit: Array) -> Array:
+    """L_d(D, 1) = -E log D, with D = sigmoid(logit) = P(real); [B] or [B,1] -> []."""
     return softplus(-logit).mean()
 
 
-def says_fake(logit: Array) -> Array:
-    """-E log (1 - D); [B] or [B,1] -> []."""
+def bce_fake(logit: Array) -> Array:
+    """L_d(D, 0) = -E log (1 - D); [B] or [B,1] -> []."""
     return softplus(logit).mean()
 
 
-class PseudoLabelled(NamedTuple):
+class PseudoLabeled(NamedTuple):
     """A pseudo-label loss and what a reader of the log must know about it."""
 
     loss: Array  # []
     mask_rate: Array  # [], share of the images whose pseudo-label was kept
     counts: Array  # [K], kept pseudo-labels of each class
 
+    def metrics(self) -> dict[str, Array]:
+        """`mask_rate`, and `pseudo_labels_k` of each class k."""
+        counts = {f"pseudo_labels_{k}": self.counts[k] for k in range(len(self.counts))}
+        return {"mask_rate": self.mask_rate, **counts}
+
 
 def pseudo_label(
     logits: Array, tau: float, mean: str = "kept", soft: bool = False
-) -> PseudoLabelled:
-    """Cross-entropy against the classifier's own confident predictions (Lee 2013; H eq. 1 and 2).
+) -> PseudoLabeled:
+    """Cross-entropy against the classifier's own confident predictions (Lee 2013).
 
-    H writes arg max(y_g) > tau; it is read as max(p) > tau with the one-hot arg max as target.
-    No gradient passes through the target. With no image kept, loss and gradient are exactly 0.
+    Haque & Haque write arg max(y_g) > tau (eq. 1 and 2); it is read as max(p) > tau with the
+    one-hot arg max as target. No gradient passes through the target. If no image is kept, loss and
+    gradient are exactly 0.
 
     Args:
       logits: [B,K], the classifier's on generated images.
@@ -52,15 +58,9 @@ def pseudo_label(
     one_hot = jax.nn.one_hot(p.argmax(-1), logits.shape[-1], dtype=logits.dtype)
     loss = optax.softmax_cross_entropy(logits, p if soft else one_hot)
     n = jnp.maximum(kept.sum(), 1.0) if mean == "kept" else len(logits)
-    return PseudoLabelled((loss * kept).sum() / n, kept.mean(), kept @ one_hot)
+    return PseudoLabeled((loss * kept).sum() / n, kept.mean(), kept @ one_hot)
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
     """KL(p || q) over the last axis, averaged over the others; log-probabilities [...,K] -> []."""
-    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1).mean()
-
-
-def draw_z(key: Key, n: int, z_dim: int, prior: str = "normal") -> Array:
-    """[n,z_dim] latent vectors from N(0,1) or, with prior "uniform", from U(0,1) (Salimans)."""
-    draw = jax.random.uniform if prior == "uniform" else jax.random.normal
-    return draw(key, (n, z_dim))
+    return optax.losses.kl_divergence_with_log_targets(log_q, log_p).mean()

@@ -1,7 +1,6 @@
 """One of the runs that train as one program: its data, state and folder, and its final scores."""
 
 import contextlib
-import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -53,8 +52,8 @@ class Run:
         self.divided = (train.batch_size, train.unlabeled_batch_size) if divide else None
         self.programs = programs(self.settings, 1, self.divided)
         # What batches are drawn from: all images serve a method that has no use for labels.
-        self.rows = self.task.labelled if self.programs.predict else self.task.unlabelled
-        self.without_labels = bool(train.unlabeled_batch_size or not self.programs.predict)
+        self.rows = self.task.labelled if self.programs.classify else self.task.unlabelled
+        self.without_labels = bool(train.unlabeled_batch_size or not self.programs.classify)
         self.steps = train.steps
         if train.epochs:
             self.steps = train.epochs * len(self.rows) // train.batch_size
@@ -122,13 +121,20 @@ class Run:
 
     def predict(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
         """Class probabilities [len(rows),K] of these images."""
-        predict = functools.partial(self.programs.predict, state)
+
+        def predict(images: np.ndarray) -> jax.Array:
+            return self.programs.classify(state, images)[0]
+
         size = self.config.train.evaluation_batch_size
         return evaluate.predict_all(predict, self.task.records.image[rows], size)
 
+    def samples(self, state: TrainState) -> jax.Array:
+        """The same z's images [SAMPLES,S,S,1] in [-1,1] of every state."""
+        return self.programs.generate(state, self.programs.draw_z(jax.random.key(0), SAMPLES))
+
     def validate(self, state: TrainState) -> dict[str, float | None]:
         """Accuracy, AUROC and so on at threshold .5; `{}` where there is nothing to score."""
-        if not self.programs.predict or not len(self.task.val):
+        if not self.programs.classify or not len(self.task.val):
             return {}
         scores = evaluate.metrics(
             self.predict(state, self.task.val), self.task.records.label[self.task.val]
@@ -147,17 +153,17 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
     if best and best["step"] != int(state.step):
         result["best_step"] = best["step"]
         state, _ = checkpoint.restore_step(one.folder, best["step"], one.like)
-    if one.programs.sample:
-        seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
-        images = one.programs.sample(state, jax.random.key(0), SAMPLES)
+    if one.programs.generate:
+        seen = trained.learnt_from(one.task, one.config, bool(one.programs.classify))
+        images = one.samples(state)
         result["samples"] = quality.memorisation(
             np.asarray(images), records.image[seen], records.image[one.task.val]
         )
-    if not one.programs.predict:
+    if not one.programs.classify:
         return result
     threshold = 0.5
     if len(val := one.task.val):
-        known, logits = trained.fit_calibration(one.programs.look, state, one.task)
+        known, logits = trained.fit_calibration(one.programs.classify, state, one.task)
         probs, label = calibration.tempered(logits, 1.0), records.label[val]
         if probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)

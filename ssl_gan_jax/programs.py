@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_gan_jax import methods, parallel, trained
+from ssl_gan_jax import methods, parallel
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
 
@@ -15,12 +15,12 @@ class Programs(NamedTuple):
     """The functions of one method, jitted, for a number of runs that train as one."""
 
     devices: parallel.Devices
-    init: Callable[[Array, Batch], TrainState]  # of one run, as are `predict` and `sample`
+    init: Callable[[Array, Batch], TrainState]  # of one run, as `classify` and `generate` are
     one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    predict: Callable[[TrainState, Array], Array] | None
-    look: Callable[[TrainState, Array], tuple[Array, Array]] | None  # logits and features
-    sample: Callable[[TrainState, Array, int], Array] | None
+    classify: Callable[[TrainState, Array], tuple[Array, Array]] | None
+    generate: Callable[[TrainState, Array], Array] | None
+    draw_z: Callable[[Array, int], Array] | None
 
 
 @functools.lru_cache(maxsize=2)
@@ -54,9 +54,9 @@ def programs(
         ),
         one_step=devices.compile(train_step),
         several_steps=devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw)),
-        predict=method.predict and jax.jit(method.predict),
-        look=method.predict and jax.jit(functools.partial(trained.outputs, method)),
-        sample=method.sample and jax.jit(method.sample, static_argnums=2),
+        classify=method.classify and jax.jit(method.classify),
+        generate=method.generate and jax.jit(method.generate),
+        draw_z=method.draw_z,
     )
 
 

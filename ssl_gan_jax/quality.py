@@ -18,7 +18,7 @@ import numpy as np
 
 from ssl_gan_jax import command_line
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.trained import Trained, learnt_from, needs, open_run, outputs, task_of
+from ssl_gan_jax.trained import Trained, learnt_from, needs, open_run, task_of
 from ssl_gan_jax.writer import write_json
 
 BLOCK = 1024  # images that are compared at once
@@ -104,14 +104,15 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
     task = task_of(run)
-    seen = learnt_from(task, run.config, bool(run.method.predict))
+    seen = learnt_from(task, run.config, bool(run.method.classify))
     if min(len(seen), len(task.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
-    fake = jax.jit(run.method.sample, static_argnums=2)(run.state, jax.random.key(1), SAMPLES)
-    look = jax.jit(lambda x: outputs(reference.method, reference.state, x)[1])
+    z = run.method.draw_z(jax.random.key(1), SAMPLES)
+    fake = jax.jit(run.method.generate)(run.state, z)
+    classify = jax.jit(lambda x: reference.method.classify(reference.state, x)[1])
 
     def features(x: np.ndarray) -> np.ndarray:
-        maps = np.concatenate([look(x[i : i + 200]) for i in range(0, len(x), 200)])
+        maps = np.concatenate([classify(x[i : i + 200]) for i in range(0, len(x), 200)])
         if maps.shape[1] % 16:
             raise UserError(f"{reference.workdir}: its network has no last map of 4x4")
         return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map

@@ -14,18 +14,16 @@ Every PNG says in its metadata that it is synthetic. Exit codes: 0 done, 2 bad i
 
 import argparse
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from ssl_gan_jax import command_line, quality, trained
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.trained import Trained
-from ssl_gan_jax.types import Array, Key, Method, TrainState
+from ssl_gan_jax.types import Array
 from ssl_gan_jax.writer import atomic_write, grid, write_png
 
 MARK = {
@@ -33,26 +31,6 @@ MARK = {
     "Software": "ssl_gan_jax",
 }
 STEPS = 8  # images of a row of the interpolation
-
-
-def generate(
-    method: Method, state: TrainState, key: Key, n: int, z: Array | None = None
-) -> tuple[Array, Array]:
-    """`n` images [n,S,S,1] in [-1,1], of `z` [n,Z] or else of z drawn from `key`; and their z.
-
-    `Method.sample` draws z itself, so z is seen and replaced on its way into the generator.
-    """
-    seen = []
-
-    def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
-        if not context.module.path and context.method_name == "__call__":
-            args = (args[0] if z is None else z, *args[1:])
-            seen.append(args[0])
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(look):
-        images = method.sample(state, key, n)
-    return images, seen[-1]
 
 
 def between(a: Array, b: Array, steps: int, uniform: bool) -> Array:
@@ -73,14 +51,14 @@ def interpolation(run: Trained, z: Array) -> Array:
     """Images [(n-1)*STEPS,S,S,1] on the way from each z [n,Z] to the next."""
     uniform = run.config["method"].get("z_prior") == "uniform"
     way = jnp.concatenate([between(a, b, STEPS, uniform) for a, b in zip(z, z[1:])])  # noqa: B905
-    return jax.jit(lambda z: generate(run.method, run.state, jax.random.key(0), len(z), z)[0])(way)
+    return jax.jit(run.method.generate)(run.state, way)
 
 
 def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: str | None) -> None:
     """Writes file,distance of `images` [n,S,S,1] in [-1,1]; the last rows are of validation."""
     task = trained.task_of(run, data_dir)
     pixels = task.records.image
-    train = pixels[trained.learnt_from(task, run.config, bool(run.method.predict))]
+    train = pixels[trained.learnt_from(task, run.config, bool(run.method.classify))]
     own = quality.nearest((images + 1) * 127.5, train)
     real = quality.nearest(pixels[task.val], train) if len(task.val) else []
     with atomic_write(path, newline="") as file:
@@ -107,9 +85,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--n={args.n}: give {1 + args.interpolate} or more")
     run, out = trained.open_run(args.workdir), Path(args.out)
     trained.needs(run, "generator")
-    draw = jax.jit(lambda key: generate(run.method, run.state, key, args.n))
-    images, z = draw(jax.random.key(args.seed))
-    images = np.asarray(images)
+    z = run.method.draw_z(jax.random.key(args.seed), args.n)
+    images = np.asarray(jax.jit(run.method.generate)(run.state, z))
     for i, image in enumerate(images):
         write_png(out / f"{i:05d}.png", grid(image[None], 1), MARK)
     write_png(out / "grid.png", grid(images, columns=8), MARK)

@@ -18,7 +18,7 @@ from absl import logging
 from ssl_gan_jax import card, distributed
 from ssl_gan_jax.config import TOGETHER, differences
 from ssl_gan_jax.errors import Stopped, UserError
-from ssl_gan_jax.one_run import EVERY, SAMPLES, Run, alone, check_workdir, describe, final_scores
+from ssl_gan_jax.one_run import EVERY, Run, alone, check_workdir, describe, final_scores
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
@@ -118,7 +118,7 @@ def _train(
     config, n = runs[0].config, len(runs)
     train, steps, start = config.train, runs[0].steps, int(states[0].step)
     program = programs(runs[0].settings, n, runs[0].divided)
-    devices, sample = program.devices, program.sample
+    devices = program.devices
     for one in runs:
         describe(one.config, one.task, steps, start)
     state = devices.put_states(states)
@@ -175,8 +175,8 @@ def _train(
             if shows:
                 for writer, one_state in zip(writers, one_states, strict=True):
                     writer.histograms(step, {k: p.params for k, p in one_state.players.items()})
-                    if sample:
-                        images = sample(one_state, jax.random.key(0), SAMPLES)  # always the same z
+                    if program.generate:
+                        images = runs[0].samples(one_state)
                         writer.images(step, grid(np.asarray(images), columns=8))
             if saves or stops:  # all of them, so that they can go on together
                 for i, one in enumerate(runs):
@@ -193,7 +193,7 @@ def _train(
             "data": config.data.name,
             "labels_per_class": one.config.data.labels_per_class or None,
             "images": one.config.data.images or None,
-            "labelled": len(one.task.labelled) if one.programs.predict else 0,
+            "labelled": len(one.task.labelled) if one.programs.classify else 0,
             "unlabelled": len(one.task.unlabelled) if one.without_labels else 0,
             "size": config.data.size,
             "seed": one.config.train.seed,

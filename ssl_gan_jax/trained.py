@@ -1,11 +1,8 @@
 """A finished run as a value, opened without its training data, and what commands on one share.
 
-    run = open_run("runs/phantom")
-    answer = responder(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
-    answer.probability, answer.ood      # [N,K], [N]
-
-`outputs` looks into a method's networks through Flax's interceptors, so that no method has to
-offer more than `types.Method` says.
+run = open_run("runs/phantom")
+answer = responder(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
+answer.probability, answer.ood      # [N,K], [N]
 """
 
 import functools
@@ -17,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from ssl_gan_jax import calibration, checkpoint, evaluate, methods
 from ssl_gan_jax.data.task import Task, open_task
@@ -89,27 +85,9 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return tuple(contents)
 
 
-def outputs(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
-    """[B,S,S,1] in [-1,1] -> the classifier's logits [B,K] and last hidden features [B,F]; pure.
-
-    Every network returns (outputs, features); `Method.predict` keeps the classes' outputs alone.
-    """
-    seen = []
-
-    def look(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):  # noqa: ANN202
-        out = call(*args, **kwargs)
-        if not context.module.path and context.method_name == "__call__":
-            seen.append(out)
-        return out
-
-    with nn.intercept_methods(look):
-        logits = method.predict(state, images)
-    return logits, seen[-1][1]
-
-
 def respond(run: Trained, images: Array) -> tuple[Array, Array]:
     """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown; pure."""
-    logits, features = outputs(run.method, run.state, images)
+    logits, features = run.method.classify(run.state, images)
     familiar = run.calibration.familiar
     ood = familiar.score(features) if familiar else jnp.full(images.shape[0], jnp.nan)
     return logits / run.calibration.temperature, ood
@@ -135,20 +113,20 @@ def responder(run: Trained) -> Callable[[np.ndarray], Answer]:
 
 def needs(run: Trained, part: str) -> None:
     """Raises UserError where the run's method has no "classifier", or no "generator"."""
-    member = {"classifier": run.method.predict, "generator": run.method.sample}[part]
+    member = {"classifier": run.method.classify, "generator": run.method.generate}[part]
     if not member:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
 
 
 def fit_calibration(
-    look: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
+    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
 ) -> tuple[calibration.Calibration, np.ndarray]:
     """By the validation images of `task`, of which there must be some; and their logits [V,K].
 
-    `look` is `outputs` of a method, jitted. A fifth of the training images is held out of what
+    `classify` is a method's, jitted. A fifth of the training images is held out of what
     counts as familiar and joins the validation images in saying how far that reaches.
     """
-    compiled = functools.partial(look, state)
+    compiled = functools.partial(classify, state)
     image, rows = task.records.image, task.unlabelled
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))

@@ -1,37 +1,32 @@
-"""The four types that everything else is written in. Read this file first.
+"""The types that everything else is written in. Read this file first.
 
 A `Batch` goes into a `Method`'s `train_step` together with a `TrainState`; a `TrainState` holds
-one `Player` for each network in the game. All four are pytrees of arrays or plain functions, so
-they can be jitted, sharded, stacked over seeds and checkpointed without further ado.
+one `Player` (player.py) for each network in the game. All are pytrees of arrays or plain
+functions: they can be jitted, sharded, stacked over seeds and checkpointed without further ado.
 """
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
 from flax import struct
 
+from ssl_gan_jax.player import Metrics, Player
+
 Array = jax.Array
 Key = jax.Array  # a typed key, as `jax.random.key` makes it
 PyTree = Any
-Metrics = dict[str, Array]  # scalars, under the names that the paper gives its terms
+
+__all__ = ["Array", "Batch", "Key", "Method", "Metrics", "Player", "PyTree", "TrainState"]
 
 
 class Batch(struct.PyTreeNode):
-    """One step's images. B labelled and U unlabelled; U is 0 where a method uses none."""
+    """One step's images. B labelled and U unlabelled; U is 0 if a method uses none."""
 
     image: Array  # [B,H,W,1] float32 in [-1,1]
     label: Array  # [B] int32 in 0..K-1
     unlabeled: Array  # [U,H,W,1] float32 in [-1,1]
-
-
-class Player(struct.PyTreeNode):
-    """One network in the game: its weights and all that belongs to them."""
-
-    params: PyTree
-    stats: PyTree  # running statistics of batch normalisation; {} without
-    opt: PyTree  # the optimiser's state
-    ema: PyTree  # {"params", "batch_stats"}: running averages of both, used for evaluation
 
 
 class TrainState(struct.PyTreeNode):
@@ -42,13 +37,33 @@ class TrainState(struct.PyTreeNode):
     players: dict[str, Player]
     reference: Mapping[str, Array]  # virtual batch norm's reference batch of each player; or {}
 
+    def keys(self, **draws: int) -> SimpleNamespace:
+        """Random keys by name that belong to this step and to no other: as many as said for each.
+
+        One key is a scalar, several are an array of keys.
+        """
+        keys = jax.random.split(jax.random.fold_in(self.rng, self.step), sum(draws.values()))
+        named, first = {}, 0
+        for name, n in draws.items():
+            named[name] = keys[first] if n == 1 else keys[first : first + n]
+            first += n
+        return SimpleNamespace(**named)
+
+    def next(self, **players: Player) -> "TrainState":
+        """The state of the next step."""
+        return self.replace(step=self.step + 1, players=players)
+
 
 class Method(NamedTuple):
     """A training method. Every member is pure and jittable, and no member calls jit itself."""
 
     init: Callable[[Key, Batch], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    predict: Callable[[TrainState, Array], Array] | None
-    """`[B,H,W,1]` images in [-1,1] -> `[B,K]` logits of the averaged classifier; None: dcgan."""
-    sample: Callable[[TrainState, Key, int], Array] | None
-    """`n` images `[n,H,W,1]` in [-1,1] of the averaged generator; None: supervised."""
+    classify: Callable[[TrainState, Array], tuple[Array, Array]] | None = None
+    """`[B,H,W,1]` images in [-1,1] -> logits [B,K] and features [B,F] of the averaged classifier;
+    None: the method has no classifier (dcgan)."""
+    generate: Callable[[TrainState, Array], Array] | None = None
+    """z [B,Z] -> images [B,H,W,1] in [-1,1] of the averaged generator; None: it has none
+    (supervised)."""
+    draw_z: Callable[[Key, int], Array] | None = None
+    """n latent vectors [n,Z] from the generator's prior."""

@@ -55,7 +55,7 @@ def test_with_k_logits_the_last_of_k_plus_1_is_0():
     plain = {"noise": 0.0, "dropout": (0.0, 0.0), "shift": 0}
     method, state, first = started("ssl_gan", k_logits=True, **plain)
     _, metrics = jax.jit(method.train_step)(state, first)
-    logits, of_u = (method.predict(state, x) for x in (first.image, first.unlabeled))
+    logits, of_u = (method.classify(state, x)[0] for x in (first.image, first.unlabeled))
     log_p = jax.nn.log_softmax(logits)[jnp.arange(len(logits)), first.label]
     np.testing.assert_allclose(metrics["L_labeled"], -log_p.mean(), rtol=1e-4)
     real = jax.nn.sigmoid(jax.nn.logsumexp(of_u, axis=1))  # exp(l_{K+1}) = 1
@@ -149,7 +149,7 @@ def test_virtual_batch_norm_sits_where_it_is_asked_to(vbn):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_predict_and_sample_use_the_averaged_weights(name):
+def test_evaluation_uses_the_averaged_weights(name):
     method, state, first = started(name)
     state, _ = jax.jit(method.train_step)(state, first)
     no_ema = state.replace(
@@ -157,16 +157,16 @@ def test_predict_and_sample_use_the_averaged_weights(name):
             k: p.replace(ema=jax.tree.map(jnp.zeros_like, p.ema)) for k, p in state.players.items()
         }
     )
-    if method.predict:
-        predict = jax.jit(method.predict)
-        logits = predict(state, first.image)
-        assert logits.shape == (8, 2) and not same(logits, predict(no_ema, first.image))
-    if method.sample:
-        sample = jax.jit(method.sample, static_argnums=2)
-        images = sample(state, jax.random.key(1), 5)
+    if method.classify:
+        classify = jax.jit(method.classify)
+        logits, features = classify(state, first.image)
+        assert logits.shape == (8, 2) and features.ndim == 2
+        assert not same(logits, classify(no_ema, first.image)[0])
+    if method.generate:
+        generate, z = jax.jit(method.generate), method.draw_z(jax.random.key(1), 5)
+        images = generate(state, z)
         assert images.shape == (5, 16, 16, 1) and jnp.abs(images).max() <= 1
-        assert same(images, sample(state, jax.random.key(1), 5))
-        assert not same(images, sample(no_ema, jax.random.key(1), 5))
+        assert not same(images, generate(no_ema, z))
 
 
 def test_average_without_decay_is_the_weights_themselves():
@@ -200,7 +200,7 @@ def test_bfloat16_and_three_classes(name):
     state = jax.jit(method.init)(jax.random.key(0), first)
     state, metrics = jax.jit(method.train_step)(state, first)
     assert all(jnp.isfinite(v) for v in metrics.values())
-    assert jax.jit(method.predict)(state, first.image).shape == (8, 3)
+    assert jax.jit(method.classify)(state, first.image)[0].shape == (8, 3)
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,13 @@ def digest(tree) -> str:
 
 
 def outputs(method, state, images) -> list:
-    """Predictions on `images` and samples."""
+    """Predictions on `images` and generated images."""
     found = []
-    if method.predict:
-        found.append(jax.jit(method.predict)(state, images))
-    if method.sample:
-        found.append(jax.jit(method.sample, static_argnums=2)(state, jax.random.key(7), 4))
+    if method.classify:
+        found.append(jax.jit(method.classify)(state, images)[0])
+    if method.generate:
+        z = method.draw_z(jax.random.key(7), 4)
+        found.append(jax.jit(method.generate)(state, z))
     return found
 
 

@@ -31,8 +31,9 @@ from ssl_gan_jax.data import records
 from ssl_gan_jax.data.sources.phantom import radiograph
 from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.nets.convolution import StridedConv
-from ssl_gan_jax.types import Method
+from ssl_gan_jax.nets.convolution import StridedConv, explainable
+from ssl_gan_jax.player import Player, adam
+from ssl_gan_jax.types import Method, TrainState
 from ssl_gan_jax.writer import write_json
 
 
@@ -141,8 +142,8 @@ def test_what_is_no_radiograph_is_out_of_distribution(finished):
 def test_calibration_sees_no_test_image(finished, tmp_path):
     folder, task, _ = finished
     run = trained.open_run(folder)
-    look = jax.jit(lambda state, images: trained.outputs(run.method, state, images))
-    made, _ = trained.fit_calibration(look, run.state, task._replace(test=None))
+    classify = jax.jit(run.method.classify)
+    made, _ = trained.fit_calibration(classify, run.state, task._replace(test=None))
     calibration.save(tmp_path, made)
     for name in ("calibration.json", "calibration.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -191,7 +192,7 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
     run = trained.open_run(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 1), np.uint8)
     scaled = images.astype(np.float32) / 127.5 - 1
-    wanted = jax.nn.softmax(method.predict(state, scaled))
+    wanted = jax.nn.softmax(method.classify(state, scaled)[0])
     answer = trained.responder(run)(images)
     np.testing.assert_allclose(answer.probability, wanted, atol=1e-5)
     assert np.isnan(answer.ood).all()
@@ -245,16 +246,18 @@ class TopLeft(nn.Module):
     """A "network" whose second class is the sum of its map's upper left quarter."""
 
     @nn.compact
-    def __call__(self, x):
-        h = StridedConv(3, kernel_init=nn.initializers.uniform(1.0))(x)[:, :4, :4]
-        return jnp.stack([jnp.zeros(len(x)), h.sum((1, 2, 3))], 1)
+    def __call__(self, x, train):
+        h = StridedConv(3, kernel_init=nn.initializers.uniform(1.0))(x)
+        h = explainable(self, h)[:, :4, :4]
+        return jnp.stack([jnp.zeros(len(x)), h.sum((1, 2, 3))], 1), h.reshape(len(x), -1)
 
 
 def test_evidence_lies_where_the_network_looks():
-    net, images = TopLeft(), jnp.ones((2, 16, 16, 1))
-    params = net.init(jax.random.key(0), images)
-    method = Method(None, None, net.apply, None)
-    heat = np.asarray(explain.heatmaps(method, params, images))
+    images = jnp.ones((2, 16, 16, 1))
+    c = Player.create(TopLeft(), adam(1e-3, 0.5), 0.9, jax.random.key(0), images)
+    state = TrainState(jnp.int32(0), jax.random.key(0), {"C": c}, {})
+    method = Method(None, None, lambda state, images: state.players["C"].averaged(images))
+    heat = np.asarray(explain.heatmaps(method, state, images))
     assert heat[:, :4, :4].min() > 0 and heat[:, 4:].max() == heat[:, :, 4:].max() == 0
     picture = np.asarray(explain.overlay(np.zeros((16, 16, 1), np.uint8), heat[0]))
     assert picture[40, 40, 0] > 100 and picture[200, 200].max() == 0
@@ -269,7 +272,7 @@ def test_samples_say_that_they_are_synthetic(finished, tmp_path):
     for file in files:
         assert "shows no patient" in Image.open(file).text["Description"]
     run = trained.open_run(folder)
-    wanted = np.asarray(run.method.sample(run.state, jax.random.key(0), 3))
+    wanted = np.asarray(run.method.generate(run.state, run.method.draw_z(jax.random.key(0), 3)))
     pixels = np.asarray(Image.open(files[1]), float)
     assert abs(pixels - (wanted[1, ..., 0] + 1) * 127.5).max() <= 1
     way = np.asarray(Image.open(tmp_path / "interpolation.png"), float)

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import ml_collections
 
 import ssl_gan_jax
+from ssl_gan_jax import methods
 from ssl_gan_jax.types import Batch
 
-METHODS = ("dcgan", "ec_gan", "multitask", "ssl_gan", "supervised", "three_n_gan")
+METHODS = tuple(methods.names())
 
 
 def method_config(name: str, **changes) -> ml_collections.ConfigDict:
     config = ssl_gan_jax.defaults(name)
     config.update(size=16, width=4, shift=3)
-    if name == "ssl_gan":
+    if "reference_size" in config:
         config.reference_size = 4
     config.update(changes)
     return config
@@ -21,7 +22,7 @@ def method_config(name: str, **changes) -> ml_collections.ConfigDict:
 
 def batch(name: str = "ssl_gan", b: int = 8, size: int = 16, seed: int = 0) -> Batch:
     key_x, key_u = jax.random.split(jax.random.key(seed))
-    u = b if name == "ssl_gan" else 0
+    u = b * methods.unlabeled_per_labeled(name)
     return Batch(
         image=jnp.tanh(jax.random.normal(key_x, (b, size, size, 1))),
         label=jnp.arange(b, dtype=jnp.int32) % 2,

@@ -10,7 +10,6 @@ the data lies now. Writes into the run's folder. Exit codes: 0 done, 2 bad input
 """
 
 import argparse
-import functools
 
 import jax
 
@@ -28,8 +27,8 @@ def main(args: argparse.Namespace) -> None:
     task = trained.task_of(run, args.data_dir)
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
-    look = jax.jit(functools.partial(trained.outputs, run.method))
-    made, _ = trained.fit_calibration(look, run.state, task)
+    classify = jax.jit(run.method.classify)
+    made, _ = trained.fit_calibration(classify, run.state, task)
     calibration.save(run.workdir, made)
     command_line.tell(args.json, temperature=made.temperature, **made.validation)
 

@@ -1,8 +1,14 @@
-"""The training methods, a file each. A new method is a new file here; nothing registers it."""
+"""The training methods, a file each. A new method is a new file here; nothing registers it.
+
+A file holds its equations (docstring), `Config` (a frozen dataclass of settings; choices are
+`Literal`s), `PAPER` (the settings of `preset=paper`), `build(config) -> Method`, and, if its steps
+take unlabelled images, `UNLABELED`: how many for each labelled one.
+"""
 
 import dataclasses
 import importlib
 import pkgutil
+import typing
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -14,12 +20,17 @@ from ssl_gan_jax.types import Method
 
 
 def names() -> list[str]:
-    """The methods there are: the modules of this package."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """The methods there are: the modules of this package whose names begin with a letter."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{check_choice('method', name, names())}")
+
+
+def unlabeled_per_labeled(name: str) -> int:
+    """How many unlabelled images a step of the method takes for each labelled one; 0: none."""
+    return getattr(_module(name), "UNLABELED", 0)
 
 
 def defaults(name: str, preset: str = "default") -> ml_collections.ConfigDict:
@@ -49,14 +60,26 @@ def build(config: Mapping[str, Any]) -> Method:
     if "name" not in settings:
         raise UserError(f"method.name is missing; it is one of {', '.join(names())}")
     module = _module(settings.pop("name"))
-    for key in settings:
-        check_choice("method key", key, (f.name for f in dataclasses.fields(module.Config)))
-    for f in dataclasses.fields(module.Config):
-        value = settings.get(f.name, f.default)
-        if f.name in ("width", "z_dim", "reference_size") and value < 1:
-            raise UserError(f"method.{f.name}: {value}; must be 1 or more")
-        if isinstance(f.default, tuple) and len(value) != len(f.default):
-            raise UserError(f"method.{f.name}: {value}; give {len(f.default)} numbers")
-        if f.name == "dtype":
-            check_choice("method.dtype", value, ("bfloat16", "float32"))
+    types = typing.get_type_hints(module.Config)
+    for key, value in settings.items():
+        check_choice("method key", key, types)
+        _check(f"method.{key}", value, types[key])
     return module.build(module.Config(**settings))
+
+
+POSITIVE = ("num_classes", "size", "width", "z_dim", "reference_size")
+SHARES = ("ema", "beta1")  # in [0,1)
+
+
+def _check(key: str, value: Any, kind: Any) -> None:  # noqa: ANN401
+    """Raises UserError unless `value` is of the type `kind` and in the range of its name."""
+    name = key.rpartition(".")[2]
+    if typing.get_origin(kind) is typing.Literal:
+        check_choice(key, value, typing.get_args(kind))
+    elif typing.get_origin(kind) is tuple:
+        if len(value) != len(typing.get_args(kind)):
+            raise UserError(f"{key}: {value}; give {len(typing.get_args(kind))} numbers")
+    elif name in POSITIVE and value < 1:
+        raise UserError(f"{key}: {value}; must be 1 or more")
+    elif name in SHARES and not 0 <= value < 1:
+        raise UserError(f"{key}: {value}; must be at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""EC-GAN (Haque 2021), H's predecessor: a separate classifier learns from what a GAN makes.
+"""EC-GAN (Haque 2021), the predecessor of 3N-GAN: a classifier learns from what a GAN makes.
 
     L_C = L_s + lambda L_u
     L_D = L_d(D(x), 1) + L_d(D(G(z)), 0)
@@ -16,32 +16,32 @@ from both).
 """
 
 import dataclasses
+import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ssl_gan_jax import players
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.errors import check_choice
-from ssl_gan_jax.losses import cross_entropy, draw_z, pseudo_label, says_fake, says_real
+from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pseudo_label
 from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator
+from ssl_gan_jax.nets.generator import Generator, latent
+from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """EC-GAN's numbers; DCGAN's where it gives none."""
+    """EC-GAN's numbers, and DCGAN's if it gives none."""
 
     num_classes: int = 2
     size: int = 64  # pixels
-    generator: str = "dcgan"  # "upsample"
+    generator: Literal["upsample", "dcgan"] = "dcgan"
     width: int = 64
     z_dim: int = 100
     tau: float = 0.7
     lambda_: float = 0.1
-    pseudo_mean: str = "kept"  # "batch"
+    pseudo_mean: Literal["kept", "batch"] = "kept"
     pseudo_soft: bool = False
     fake_stats: bool = False
     noise: float = 0.0  # D's and C's
@@ -53,7 +53,7 @@ class Config:
     ema: float = 0.995
     shift: int = 6  # pixels, on real and generated images alike
     flip: bool = False
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"fake_stats": True, "shift": 0, "ema": 0.0}
@@ -61,72 +61,54 @@ PAPER = {"fake_stats": True, "shift": 0, "ema": 0.0}
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    check_choice("method.generator", config.generator, ("upsample", "dcgan"))
-    check_choice("method.pseudo_mean", config.pseudo_mean, ("kept", "batch"))
     dtype = jnp.dtype(config.dtype)
     net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
     body = (config.width, "batch", config.noise, config.dropout, dtype)
     net_d, net_c = Discriminator(1, *body), Discriminator(config.num_classes, *body)
-    opt_g = optax.adam(config.lr_g, b1=config.beta1)
-    opt_d = optax.adam(config.lr_d, b1=config.beta1)
-    opt_c = optax.adam(config.lr_c, b1=config.beta1)
+
+    draw_z = functools.partial(latent, z_dim=config.z_dim)
+    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
 
     def init(key: Key, batch: Batch) -> TrainState:
         rng, key_g, key_d, key_c = jax.random.split(key, 4)
-        g = players.create(net_g, opt_g, key_g, draw_z(key_g, len(batch.image), config.z_dim))
-        d = players.create(net_d, opt_d, key_d, batch.image)
-        c = players.create(net_c, opt_c, key_c, batch.image)
+        z = draw_z(key_g, len(batch.image))
+        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
+        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
+        c = Player.create(net_c, adam(config.lr_c, config.beta1), config.ema, key_c, batch.image)
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d, "C": c}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key_z, key_x, key_fake, key_g, *keys = players.step_keys(state, 9)
+        keys = state.keys(z=1, x=1, fake=1, g=1, d=2, c=2, g_d=1)
         g, d, c = (state.players[name] for name in "GDC")
+        x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
+        fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))
+        batches, tracked = (x, fake.images), 2 if config.fake_stats else 1
 
-        def generate(params):
-            z = draw_z(key_z, len(batch.image), config.z_dim)
-            fake, stats = players.run(net_g, params, g.stats, key_g, z)
-            return augment(key_fake, fake, config.shift, config.flip), stats
+        def loss_d(real: Array, generated: Array) -> tuple[Array, Metrics]:
+            l_d = bce_real(real) + bce_fake(generated)
+            return l_d, {"L_d": l_d}
 
-        x = augment(key_x, batch.image, config.shift, config.flip)
-        fake, backward_g, stats_g = jax.vjp(generate, g.params, has_aux=True)
+        d, metrics_d = d.learn(loss_d, *batches, key=keys.d, step=state.step)
 
-        def loss_d(params):
-            (real_logit, _), stats = players.run(net_d, params, d.stats, keys[0], x)
-            (fake_logit, _), stats = players.run(net_d, params, stats, keys[1], fake)
-            return says_real(real_logit) + says_fake(fake_logit), stats
-
-        (l_d, stats_d), grads = jax.value_and_grad(loss_d, has_aux=True)(d.params)
-        d = players.update(d, grads, stats_d, opt_d, state.step, config.ema)
-
-        def loss_c(params):
-            (real, _), stats = players.run(net_c, params, c.stats, keys[2], x)
-            (generated, _), both = players.run(net_c, params, stats, keys[3], fake)
+        def loss_c(real: Array, generated: Array) -> tuple[Array, Metrics]:
             l_s = cross_entropy(real, batch.label)
             l_u = pseudo_label(generated, config.tau, config.pseudo_mean, config.pseudo_soft)
             l_c = l_s + config.lambda_ * l_u.loss
-            metrics = {"L_C": l_c, "L_s": l_s, "L_u": l_u.loss}
-            return l_c, (both if config.fake_stats else stats, metrics, l_u)
+            return l_c, {"L_C": l_c, "L_s": l_s, "L_u": l_u.loss, **l_u.metrics()}
 
-        grad_c = jax.value_and_grad(loss_c, has_aux=True)
-        (_, (stats_c, metrics, l_u)), grads = grad_c(c.params)
-        c = players.update(c, grads, stats_c, opt_c, state.step, config.ema)
+        c, metrics_c = c.learn(loss_c, *batches, key=keys.c, step=state.step, tracked=tracked)
 
-        def loss_g(fake):
-            (fake_logit, _), _ = players.run(net_d, d.params, d.stats, keys[4], fake)
-            return says_real(fake_logit)
+        def loss_g(images: Array) -> tuple[Array, Metrics]:
+            l_g = bce_real(d(images, key=keys.g_d))
+            return l_g, {"L_g": l_g}
 
-        l_g, grad_fake = jax.value_and_grad(loss_g)(fake)
-        (grads,) = backward_g(grad_fake)
-        g = players.update(g, grads, stats_g, opt_g, state.step, config.ema)
+        g, metrics_g = fake.learn(loss_g, state.step)
+        return state.next(G=g, D=d, C=c), metrics_d | metrics_c | metrics_g
 
-        metrics |= {"L_d": l_d, "L_g": l_g, "mask_rate": l_u.mask_rate}
-        metrics |= {f"pseudo_labels_{i}": l_u.counts[i] for i in range(config.num_classes)}
-        return state.replace(step=state.step + 1, players={"G": g, "D": d, "C": c}), metrics
+    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
+        return state.players["C"].averaged(images)
 
-    def predict(state: TrainState, images: Array) -> Array:
-        return players.run_averaged(net_c, state.players["C"], images)[0]
+    def generate(state: TrainState, z: Array) -> Array:
+        return state.players["G"].averaged(z)
 
-    def sample(state: TrainState, key: Key, n: int) -> Array:
-        return players.run_averaged(net_g, state.players["G"], draw_z(key, n, config.z_dim))
-
-    return Method(init, train_step, predict, sample)
+    return Method(init, train_step, classify, generate, draw_z)

@@ -1,4 +1,5 @@
-"""The semi-supervised GAN of M section 2.3: D has K+1 outputs, and the first K are the classifier.
+"""The semi-supervised GAN of Madani et al. 2018, section 2.3: D has K+1 outputs, and the first K
+are the classifier.
 
     L           = L_labeled + w (L_unlabeled + L_generated)
     L_labeled   = -E log p(y | x, y < K+1)
@@ -6,57 +7,59 @@
     L_generated = -E log p(K+1 | G(z))
 
 With z(x) = logsumexp(l_1..l_K) - l_{K+1}, P(real) = sigmoid(z), so the unsupervised terms are
-softplus(-z) and softplus(z), which lose no digits. M weights them 1 (`preset=paper`); the default
-w = 1/2 is that of Salimans et al. 2016, whom M follows. M leaves G's loss open:
+softplus(-z) and softplus(z), which lose no digits. The paper weights them 1 (`preset=paper`); the
+default w = 1/2 is that of Salimans et al. 2016, whom it follows. It leaves G's loss open:
 
     non_saturating    L_G = -E log (1 - p(K+1 | G(z)))                   the default
     minimax           L_G =  E log p(K+1 | G(z)) = -L_generated
     feature_matching  L_G = |E f(x) - E f(G(z))|, its mean over features ("_l2": squared)
 
 Virtual batch norm sits in G (as in Salimans' code) unless `vbn` says otherwise. D is weight
-normalised, with noise and dropout (Salimans' SVHN and CIFAR-10 networks), where virtual batch
-norm does not take its place. Order of updates: D, then G against the new D, on the same generated
+normalised, with noise and dropout (Salimans' SVHN and CIFAR-10 networks), if virtual batch norm
+does not take its place. Order of updates: D, then G against the new D, on the same generated
 images (one forward pass of G).
 
-Not in M: with `consistency` > 0, L gains that weight times L_consistency, under which the class
+Not in the paper: `consistency` > 0 adds that weight times L_consistency, under which the class
 probabilities of an unlabelled image agree over two augmentations and noises (the Pi model of
 Laine & Aila 2017; Wei et al. 2018 brought it to this loss).
 """
 
 import dataclasses
+import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.nn import softplus
 
-from ssl_gan_jax import players
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.losses import draw_z
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy
 from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator
+from ssl_gan_jax.nets.generator import Generator, latent
 from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
+from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """M gives K, the size and virtual batch norm; the rest was chosen on validation images."""
+    """The paper gives K, size and virtual batch norm; the rest was chosen on validation images."""
 
     num_classes: int = 2  # K
     size: int = 32  # pixels
-    nets: str = "strided"  # "mlp": Salimans' MNIST networks
-    generator: str = "dcgan"  # "upsample": M's
+    nets: Literal["strided", "mlp"] = "strided"  # "mlp": Salimans' MNIST networks
+    generator: Literal["upsample", "dcgan"] = "dcgan"  # "upsample": the paper's
     width: int = 32
     z_dim: int = 100
-    z_prior: str = "normal"  # "uniform"
-    vbn: str = "G"  # "D", "both", "none"; with the mlp nets "none"
+    z_prior: Literal["normal", "uniform"] = "normal"
+    vbn: Literal["G", "D", "both", "none"] = "G"  # "none" with the mlp nets
     reference_size: int = 32  # in the reference batch; D's is at most the first batch
     k_logits: bool = False  # D has K outputs and l_{K+1} = 0: the same family, Salimans' form
     noise: float = 0.1  # on D's input; Salimans' .3 and dropout (.2, .5) learn slower here
     dropout: tuple[float, float] = (0.0, 0.25)
-    loss_g: str = "non_saturating"  # "minimax", "feature_matching", "feature_matching_l2"
+    loss_g: Literal["non_saturating", "minimax", "feature_matching", "feature_matching_l2"] = (
+        "non_saturating"
+    )
     w: float = 0.5
     consistency: float = 0.0  # weight of L_consistency
     lr_d: float = 5e-4
@@ -67,10 +70,11 @@ class Config:
     shift: int = 3  # pixels, on every real image
     shift_fake: int = 0  # pixels, on every generated image
     flip: bool = False
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"generator": "upsample", "w": 1.0, "shift": 0, "ema": 0.0}
+UNLABELED = 1  # images that a step takes for each labelled one
 
 
 def real_logit(logits: Array) -> Array:
@@ -79,40 +83,35 @@ def real_logit(logits: Array) -> Array:
 
 
 def loss_labeled(logits: Array, y: Array) -> Array:
-    """-log p(y | x, y < K+1) of each image; [B,K+1], [B] -> [B]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], y)
+    """-E log p(y | x, y < K+1); [B,K+1], [B] -> []."""
+    return cross_entropy(logits[:, :-1], y)
 
 
 def loss_unlabeled(logits: Array) -> Array:
-    """-log (1 - p(K+1 | x)) of each image; [B,K+1] -> [B]."""
-    return softplus(-real_logit(logits))
-
-
-def loss_consistency(logits: Array, others: Array) -> Array:
-    """|p(y | x, y < K+1) - p(y | x', y < K+1)|^2 of two views of each image; [B,K+1] twice -> [B].
-
-    No gradient through the second, whose probabilities are the targets.
-    """
-    p, target = jax.nn.softmax(logits[:, :-1]), jax.nn.softmax(others[:, :-1])
-    return jnp.square(p - jax.lax.stop_gradient(target)).sum(axis=-1)
+    """-E log (1 - p(K+1 | x)); [B,K+1] -> []."""
+    return bce_real(real_logit(logits))
 
 
 def loss_generated(logits: Array) -> Array:
-    """-log p(K+1 | G(z)) of each image; [B,K+1] -> [B]."""
-    return softplus(real_logit(logits))
+    """-E log p(K+1 | G(z)); [B,K+1] -> []."""
+    return bce_fake(real_logit(logits))
+
+
+def loss_consistency(logits: Array, target: Array) -> Array:
+    """E |p(y | x, y < K+1) - p(y | x', y < K+1)|^2 over two views of an image; [B,K+1] twice -> [].
+
+    No gradient through the second, whose probabilities are the target.
+    """
+    p, q = jax.nn.softmax(logits[:, :-1]), jax.nn.softmax(target[:, :-1])
+    return jnp.square(p - jax.lax.stop_gradient(q)).sum(axis=-1).mean()
 
 
 def build(config: Config) -> Method:
-    """The method's pure functions for these settings."""
-    losses = ("non_saturating", "minimax", "feature_matching", "feature_matching_l2")
-    check_choice("method.loss_g", config.loss_g, losses)
-    check_choice("method.nets", config.nets, ("strided", "mlp"))
-    check_choice("method.generator", config.generator, ("upsample", "dcgan"))
-    check_choice("method.z_prior", config.z_prior, ("normal", "uniform"))
-    vbn = ("none",) if config.nets == "mlp" else ("G", "D", "both", "none")
-    check_choice("method.vbn", config.vbn, vbn)
-    dtype = jnp.dtype(config.dtype)
-    outputs = config.num_classes + (not config.k_logits)
+    """The method's pure functions for these settings. UserError: vbn in networks that have none."""
+    k, dtype = config.num_classes, jnp.dtype(config.dtype)
+    outputs = k if config.k_logits else k + 1
+    if config.nets == "mlp" and config.vbn != "none":
+        raise UserError(f"method.vbn: {config.vbn!r}; the mlp nets have none: method.vbn=none")
     if config.nets == "mlp":
         net_g, net_d = MlpGenerator(config.size, dtype), MlpDiscriminator(outputs, dtype)
     else:
@@ -120,94 +119,74 @@ def build(config: Config) -> Method:
         norm_d = "virtual" if config.vbn in ("D", "both") else "weight"
         net_g = Generator(config.size, config.generator, config.width, norm_g, dtype)
         net_d = Discriminator(outputs, config.width, norm_d, config.noise, config.dropout, dtype)
-    opt_d = optax.adam(config.lr_d, b1=config.beta1, eps_root=config.eps_root)
-    opt_g = optax.adam(config.lr_g, b1=config.beta1, eps_root=config.eps_root)
 
-    def discriminate(params, key, images, reference):
-        """K+1 logits and features of `images`; this D has no running statistics to keep."""
-        (logits, features), _ = players.run(net_d, params, {}, key, images, reference=reference)
-        return jnp.pad(logits, ((0, 0), (0, int(config.k_logits)))), features
+    draw_z = functools.partial(latent, z_dim=config.z_dim, prior=config.z_prior)
+    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
+    shifted_fake = functools.partial(augment, shift=config.shift_fake, flip=config.flip)
+
+    def k_plus_1(logits: Array) -> Array:
+        return jnp.pad(logits, ((0, 0), (0, k + 1 - outputs)))
 
     def init(key: Key, batch: Batch) -> TrainState:
         if not len(batch.unlabeled):
             raise UserError("train.unlabeled_batch_size: 0; ssl_gan needs unlabelled images")
         rng, key_z, key_ref, key_g, key_d = jax.random.split(key, 5)
-        z = draw_z(key_z, len(batch.unlabeled), config.z_dim, config.z_prior)
-        reference = {}
+        z, reference = draw_z(key_z, len(batch.unlabeled)), {}
         if config.vbn in ("G", "both"):
-            reference["G"] = draw_z(key_ref, config.reference_size, config.z_dim, config.z_prior)
+            reference["G"] = draw_z(key_ref, config.reference_size)
         if config.vbn in ("D", "both"):
             reference["D"] = batch.unlabeled[: config.reference_size]
-        g = players.create(net_g, opt_g, key_g, z, reference=reference.get("G"))
-        d = players.create(net_d, opt_d, key_d, batch.unlabeled, reference=reference.get("D"))
+        adam_g = adam(config.lr_g, config.beta1, config.eps_root)
+        adam_d = adam(config.lr_d, config.beta1, config.eps_root)
+        g = Player.create(net_g, adam_g, config.ema, key_g, z, reference.get("G"))
+        d = Player.create(net_d, adam_d, config.ema, key_d, batch.unlabeled, reference.get("D"))
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, reference)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key_z, key_x, key_u, key_fake, key_g, key_d1, key_d2 = players.step_keys(state, 7)
-        key_again = jax.random.fold_in(key_u, 1)
-        g, d = state.players["G"], state.players["D"]
-        b, u = len(batch.image), len(batch.unlabeled)
+        keys = state.keys(z=1, x=1, u=1, fake=1, g=1, d=1, g_d=1)
+        g, d = (state.players[name] for name in "GD")
+        ref_g, ref_d = (state.reference.get(name) for name in "GD")
+        x, x_u = shifted(keys.x, batch.image), shifted(keys.u, batch.unlabeled)
+        z = draw_z(keys.z, len(x_u))
+        fake = g.generate(z, keys.g, ref_g, then=lambda images: shifted_fake(keys.fake, images))
+        batches = [x, x_u, fake.images]
+        if config.consistency:
+            batches.append(shifted(jax.random.fold_in(keys.u, 1), batch.unlabeled))
 
-        def generate(params):
-            z = draw_z(key_z, u, config.z_dim, config.z_prior)
-            ref = state.reference.get("G")
-            fake, stats = players.run(net_g, params, g.stats, key_g, z, reference=ref)
-            return augment(key_fake, fake, config.shift_fake, config.flip), stats
-
-        x = augment(key_x, batch.image, config.shift, config.flip)
-        x_u = augment(key_u, batch.unlabeled, config.shift, config.flip)
-        fake, backward_g, stats_g = jax.vjp(generate, g.params, has_aux=True)
-        ref = state.reference.get("D")
-
-        def loss_d(params):
-            # D has no batch statistics, so its three batches are one: no image sees another.
-            again = augment(key_again, batch.unlabeled, config.shift, config.flip)
-            images = [x, x_u, fake, again] if config.consistency else [x, x_u, fake]
-            logits, _ = discriminate(params, key_d1, jnp.concatenate(images), ref)
-            of_u = logits[b : b + u]
-            l_labeled = loss_labeled(logits[:b], batch.label).mean()
-            l_unlabeled = loss_unlabeled(of_u).mean()
-            l_generated = loss_generated(logits[b + u : b + 2 * u]).mean()
-            loss = l_labeled + config.w * (l_unlabeled + l_generated)
-            metrics = {
-                "L_labeled": l_labeled,
-                "L_unlabeled": l_unlabeled,
-                "L_generated": l_generated,
+        def loss_d(*logits: Array) -> tuple[Array, Metrics]:
+            labeled, unlabeled, generated, *again = map(k_plus_1, logits)
+            terms = {
+                "L_labeled": loss_labeled(labeled, batch.label),
+                "L_unlabeled": loss_unlabeled(unlabeled),
+                "L_generated": loss_generated(generated),
             }
-            if config.consistency:
-                l_consistency = loss_consistency(of_u, logits[b + 2 * u :]).mean()
-                loss += config.consistency * l_consistency
-                metrics["L_consistency"] = l_consistency
-            return loss, {"L": loss, **metrics}
+            loss = terms["L_labeled"] + config.w * (terms["L_unlabeled"] + terms["L_generated"])
+            if again:
+                terms["L_consistency"] = loss_consistency(unlabeled, *again)
+                loss += config.consistency * terms["L_consistency"]
+            return loss, {"L": loss, **terms}
 
-        (_, metrics), grads = jax.value_and_grad(loss_d, has_aux=True)(d.params)
-        d = players.update(d, grads, d.stats, opt_d, state.step, config.ema)
+        d, metrics = d.learn(loss_d, *batches, key=keys.d, step=state.step, reference=ref_d)
 
-        def loss_g(fake):
+        def loss_g(images: Array) -> tuple[Array, Metrics]:
             if config.loss_g.startswith("feature_matching"):
-                _, f = discriminate(d.params, key_d2, jnp.concatenate([x_u, fake]), ref)
-                gap = f[:u].mean(0) - f[u:].mean(0)
-                return jnp.mean(gap**2 if config.loss_g.endswith("l2") else jnp.abs(gap))
-            logits, _ = discriminate(d.params, key_d2, fake, ref)
-            if config.loss_g == "minimax":
-                return -loss_generated(logits).mean()
-            return loss_unlabeled(logits).mean()
+                f_real, f_fake = d.features(x_u, images, key=keys.g_d, reference=ref_d)
+                gap = f_real.mean(0) - f_fake.mean(0)
+                l_g = jnp.mean(gap**2 if config.loss_g.endswith("l2") else jnp.abs(gap))
+            else:
+                logits = k_plus_1(d(images, key=keys.g_d, reference=ref_d))
+                minimax = config.loss_g == "minimax"
+                l_g = -loss_generated(logits) if minimax else loss_unlabeled(logits)
+            return l_g, {"L_G": l_g}
 
-        l_g, grad_fake = jax.value_and_grad(loss_g)(fake)
-        (grads,) = backward_g(grad_fake)
-        g = players.update(g, grads, stats_g, opt_g, state.step, config.ema)
-        state = state.replace(step=state.step + 1, players={"G": g, "D": d})
-        return state, {**metrics, "L_G": l_g}
+        g, metrics_g = fake.learn(loss_g, state.step)
+        return state.next(G=g, D=d), metrics | metrics_g
 
-    def predict(state: TrainState, images: Array) -> Array:
-        ref = state.reference.get("D")
-        logits, _ = players.run_averaged(net_d, state.players["D"], images, reference=ref)
-        return logits[:, : config.num_classes]
+    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
+        logits, features = state.players["D"].averaged(images, state.reference.get("D"))
+        return logits[:, :k], features
 
-    def sample(state: TrainState, key: Key, n: int) -> Array:
-        z = draw_z(key, n, config.z_dim, config.z_prior)
-        return players.run_averaged(
-            net_g, state.players["G"], z, reference=state.reference.get("G")
-        )
+    def generate(state: TrainState, z: Array) -> Array:
+        return state.players["G"].averaged(z, state.reference.get("G"))
 
-    return Method(init, train_step, predict, sample)
+    return Method(init, train_step, classify, generate, draw_z)

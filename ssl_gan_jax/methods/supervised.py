@@ -1,37 +1,37 @@
 """The baseline that every table needs: a classifier on the labelled images alone.
 
-    L_s = -E log p(y | x)                                                (H eq. 1, first term)
+    L_s = -E log p(y | x)                              (first term of eq. 1 of Haque & Haque)
 
-It stands for H's "vanilla classifier" (`net="strided"`, `norm="batch"`: the DCGAN discriminator
-with K outputs), for M's CNN (`net="cnn"`), and, with `norm="weight"`, noise and dropout, for the
-very network of `ssl_gan` without its generator: the fairest of the three.
+It stands for the "vanilla classifier" of the 3N-GAN paper (`net="strided"`, `norm="batch"`: the
+DCGAN discriminator with K outputs), for the CNN of Madani et al. (`net="cnn"`), and, with
+`norm="weight"`, noise and dropout, for the very network of `ssl_gan` without its generator: the
+fairest of the three.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ssl_gan_jax import players
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.errors import check_choice
 from ssl_gan_jax.losses import cross_entropy
 from ssl_gan_jax.nets.classifier import Cnn
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.mlp import MlpDiscriminator
+from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Numbers of H's vanilla classifier where the paper gives them, DCGAN's elsewhere."""
+    """Numbers of the 3N-GAN paper's vanilla classifier, and DCGAN's if the paper gives none."""
 
     num_classes: int = 2
     size: int = 64  # pixels
-    net: str = "strided"  # "cnn", "mlp"
+    net: Literal["strided", "cnn", "mlp"] = "strided"
     width: int = 64
-    norm: str = "batch"  # "weight", "none"; of the strided net
+    norm: Literal["batch", "weight", "none"] = "batch"  # of the strided net
     noise: float = 0.0
     dropout: tuple[float, float] = (0.0, 0.0)
     lr: float = 2e-4
@@ -39,7 +39,7 @@ class Config:
     ema: float = 0.995
     shift: int = 6  # pixels
     flip: bool = False
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"shift": 0, "ema": 0.0}
@@ -47,38 +47,31 @@ PAPER = {"shift": 0, "ema": 0.0}
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    check_choice("method.net", config.net, ("strided", "cnn", "mlp"))
-    check_choice("method.norm", config.norm, ("batch", "weight", "none"))
-    dtype = jnp.dtype(config.dtype)
-    if config.net == "cnn":
-        net = Cnn(config.num_classes, config.width, config.dropout, dtype)
-    elif config.net == "mlp":
-        net = MlpDiscriminator(config.num_classes, dtype)
-    else:
-        net = Discriminator(
-            config.num_classes, config.width, config.norm, config.noise, config.dropout, dtype
-        )
-    optimizer = optax.adam(config.lr, b1=config.beta1)
+    k, width, dropout, dtype = config.num_classes, config.width, config.dropout, config.dtype
+    net = {
+        "cnn": Cnn(k, width, dropout, jnp.dtype(dtype)),
+        "mlp": MlpDiscriminator(k, jnp.dtype(dtype)),
+        "strided": Discriminator(k, width, config.norm, config.noise, dropout, jnp.dtype(dtype)),
+    }[config.net]
+    optimizer = adam(config.lr, config.beta1)
 
     def init(key: Key, batch: Batch) -> TrainState:
         rng, key_c = jax.random.split(key)
-        c = players.create(net, optimizer, key_c, batch.image)
+        c = Player.create(net, optimizer, config.ema, key_c, batch.image)
         return TrainState(step=jnp.int32(0), rng=rng, players={"C": c}, reference={})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key_augment, key_c = players.step_keys(state, 2)
-        c = state.players["C"]
-        x = augment(key_augment, batch.image, config.shift, config.flip)
+        keys = state.keys(x=1, c=1)
+        x = augment(keys.x, batch.image, config.shift, config.flip)
 
-        def loss(params):
-            (logits, _), stats = players.run(net, params, c.stats, key_c, x)
-            return cross_entropy(logits, batch.label), stats
+        def loss_c(real: Array) -> tuple[Array, Metrics]:
+            l_s = cross_entropy(real, batch.label)
+            return l_s, {"L_s": l_s}
 
-        (l_s, stats), grads = jax.value_and_grad(loss, has_aux=True)(c.params)
-        c = players.update(c, grads, stats, optimizer, state.step, config.ema)
-        return state.replace(step=state.step + 1, players={"C": c}), {"L_s": l_s}
+        c, metrics = state.players["C"].learn(loss_c, x, key=keys.c, step=state.step)
+        return state.next(C=c), metrics
 
-    def predict(state: TrainState, images: Array) -> Array:
-        return players.run_averaged(net, state.players["C"], images)[0]
+    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
+        return state.players["C"].averaged(images)
 
-    return Method(init, train_step, predict, sample=None)
+    return Method(init, train_step, classify)

@@ -1,7 +1,7 @@
-"""3N-GAN (H): the generator plays against a discriminator and a classifier at once.
+"""3N-GAN (Haque & Haque): the generator plays against a discriminator and a classifier at once.
 
-    L_c = L_s + lambda L_u + alpha L_kl                                          (H eq. 1)
-    L_g = L_d(D(G(z)), 1) + lambda L_cu                                          (H eq. 2)
+    L_c = L_s + lambda L_u + alpha L_kl                                          (eq. 1)
+    L_g = L_d(D(G(z)), 1) + lambda L_cu                                          (eq. 2)
     L_D = L_d(D(x), 1) + L_d(D(G(z)), 0)                              (conventional, DCGAN)
 
     L_s       cross-entropy on labelled images
@@ -11,9 +11,9 @@
     L_cu      the same loss as L_u, its gradient to G alone
 
 Order of updates: D, C, then G against the new D and C, all on the same generated images (one
-forward pass of G). Where H is silent, or its literal form unsound:
+forward pass of G). If the paper is silent, or its literal form unsound:
 
-  * L_kl pairs unrelated images in H; in expectation that rewards constant predictions. Default
+  * L_kl pairs unrelated images; in expectation that rewards constant predictions. Default
     `kl="marginal"`: between the batch-mean predictions, the real side without gradient.
     `preset=paper` pairs by index and lets both sides move.
   * C's running statistics come from real images (`fake_stats=True`: from both).
@@ -24,37 +24,37 @@ forward pass of G). Where H is silent, or its literal form unsound:
 """
 
 import dataclasses
+import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ssl_gan_jax import players
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.errors import check_choice
-from ssl_gan_jax.losses import cross_entropy, draw_z, kl, pseudo_label, says_fake, says_real
+from ssl_gan_jax.losses import PseudoLabeled, bce_fake, bce_real, cross_entropy, kl, pseudo_label
 from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator
+from ssl_gan_jax.nets.generator import Generator, latent
+from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """H's numbers (section 3); DCGAN's where H gives none."""
+    """The paper's numbers (section 3), and DCGAN's if it gives none."""
 
     num_classes: int = 2
     size: int = 64  # pixels
-    generator: str = "dcgan"  # "upsample"
+    generator: Literal["upsample", "dcgan"] = "dcgan"
     width: int = 64
     z_dim: int = 100
     tau: float = 0.9
     lambda_: float = 0.01  # of L_u, in eq. 1
-    lambda_g: float = 0.01  # of L_cu, in eq. 2; H has one lambda for both
+    lambda_g: float = 0.01  # of L_cu, in eq. 2; the paper has one lambda for both
     alpha: float = 0.3
-    kl: str = "marginal"  # "paired"
-    kl_direction: str = "real_fake"  # KL(real || fake); "fake_real"
+    kl: Literal["marginal", "paired"] = "marginal"
+    kl_direction: Literal["real_fake", "fake_real"] = "real_fake"  # KL(real || fake) or reverse
     kl_both: bool = False  # gradient through the real side too
-    pseudo_mean: str = "kept"  # "batch"
+    pseudo_mean: Literal["kept", "batch"] = "kept"
     pseudo_soft: bool = False
     fake_stats: bool = False
     noise: float = 0.0  # D's and C's
@@ -66,7 +66,7 @@ class Config:
     ema: float = 0.995
     shift: int = 6  # pixels, on real and generated images alike
     flip: bool = False
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"kl": "paired", "kl_both": True, "fake_stats": True, "shift": 0, "ema": 0.0}
@@ -84,81 +84,58 @@ def loss_kl(real: Array, fake: Array, config: Config) -> Array:
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    check_choice("method.generator", config.generator, ("upsample", "dcgan"))
-    check_choice("method.kl", config.kl, ("marginal", "paired"))
-    check_choice("method.kl_direction", config.kl_direction, ("real_fake", "fake_real"))
-    check_choice("method.pseudo_mean", config.pseudo_mean, ("kept", "batch"))
     dtype = jnp.dtype(config.dtype)
     net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
     body = (config.width, "batch", config.noise, config.dropout, dtype)
     net_d, net_c = Discriminator(1, *body), Discriminator(config.num_classes, *body)
-    opt_g = optax.adam(config.lr_g, b1=config.beta1)
-    opt_d = optax.adam(config.lr_d, b1=config.beta1)
-    opt_c = optax.adam(config.lr_c, b1=config.beta1)
 
-    def pseudo(logits):
+    draw_z = functools.partial(latent, z_dim=config.z_dim)
+    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
+
+    def pseudo(logits: Array) -> PseudoLabeled:
         return pseudo_label(logits, config.tau, config.pseudo_mean, config.pseudo_soft)
 
     def init(key: Key, batch: Batch) -> TrainState:
         rng, key_g, key_d, key_c = jax.random.split(key, 4)
-        g = players.create(net_g, opt_g, key_g, draw_z(key_g, len(batch.image), config.z_dim))
-        d = players.create(net_d, opt_d, key_d, batch.image)
-        c = players.create(net_c, opt_c, key_c, batch.image)
+        z = draw_z(key_g, len(batch.image))
+        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
+        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
+        c = Player.create(net_c, adam(config.lr_c, config.beta1), config.ema, key_c, batch.image)
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d, "C": c}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key_z, key_x, key_fake, key_g, *keys = players.step_keys(state, 10)
+        keys = state.keys(z=1, x=1, fake=1, g=1, d=2, c=2, g_d=1, g_c=1)
         g, d, c = (state.players[name] for name in "GDC")
+        x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
+        fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))
+        batches, tracked = (x, fake.images), 2 if config.fake_stats else 1
 
-        def generate(params):
-            z = draw_z(key_z, len(batch.image), config.z_dim)
-            fake, stats = players.run(net_g, params, g.stats, key_g, z)
-            return augment(key_fake, fake, config.shift, config.flip), stats
+        def loss_d(real: Array, generated: Array) -> tuple[Array, Metrics]:
+            l_d = bce_real(real) + bce_fake(generated)
+            return l_d, {"L_d": l_d}
 
-        x = augment(key_x, batch.image, config.shift, config.flip)
-        fake, backward_g, stats_g = jax.vjp(generate, g.params, has_aux=True)
+        d, metrics_d = d.learn(loss_d, *batches, key=keys.d, step=state.step)
 
-        def loss_d(params):
-            (real_logit, _), stats = players.run(net_d, params, d.stats, keys[0], x)
-            (fake_logit, _), stats = players.run(net_d, params, stats, keys[1], fake)
-            return says_real(real_logit) + says_fake(fake_logit), stats
-
-        (l_d, stats_d), grads = jax.value_and_grad(loss_d, has_aux=True)(d.params)
-        d = players.update(d, grads, stats_d, opt_d, state.step, config.ema)
-
-        def loss_c(params):
-            (real, _), stats = players.run(net_c, params, c.stats, keys[2], x)
-            (generated, _), both = players.run(net_c, params, stats, keys[3], fake)
-            l_s = cross_entropy(real, batch.label)
-            l_u = pseudo(generated)
+        def loss_c(real: Array, generated: Array) -> tuple[Array, Metrics]:  # eq. 1
+            l_s, l_u = cross_entropy(real, batch.label), pseudo(generated)
             l_kl = loss_kl(real, generated, config)
-            l_c = l_s + config.lambda_ * l_u.loss + config.alpha * l_kl  # H eq. 1
-            metrics = {"L_c": l_c, "L_s": l_s, "L_u": l_u.loss, "L_kl": l_kl}
-            return l_c, (both if config.fake_stats else stats, metrics, l_u)
+            l_c = l_s + config.lambda_ * l_u.loss + config.alpha * l_kl
+            return l_c, {"L_c": l_c, "L_s": l_s, "L_u": l_u.loss, "L_kl": l_kl, **l_u.metrics()}
 
-        grad_c = jax.value_and_grad(loss_c, has_aux=True)
-        (_, (stats_c, metrics, l_u)), grads = grad_c(c.params)
-        c = players.update(c, grads, stats_c, opt_c, state.step, config.ema)
+        c, metrics_c = c.learn(loss_c, *batches, key=keys.c, step=state.step, tracked=tracked)
 
-        def loss_g(fake):
-            (fake_logit, _), _ = players.run(net_d, d.params, d.stats, keys[4], fake)
-            (generated, _), _ = players.run(net_c, c.params, c.stats, keys[5], fake)
-            l_cu = pseudo(generated).loss
-            l_g = says_real(fake_logit) + config.lambda_g * l_cu  # H eq. 2
+        def loss_g(images: Array) -> tuple[Array, Metrics]:  # eq. 2, against the new D and C
+            l_cu = pseudo(c(images, key=keys.g_c)).loss
+            l_g = bce_real(d(images, key=keys.g_d)) + config.lambda_g * l_cu
             return l_g, {"L_g": l_g, "L_cu": l_cu}
 
-        (_, metrics_g), grad_fake = jax.value_and_grad(loss_g, has_aux=True)(fake)
-        (grads,) = backward_g(grad_fake)
-        g = players.update(g, grads, stats_g, opt_g, state.step, config.ema)
+        g, metrics_g = fake.learn(loss_g, state.step)
+        return state.next(G=g, D=d, C=c), metrics_d | metrics_c | metrics_g
 
-        metrics |= {"L_d": l_d, **metrics_g, "mask_rate": l_u.mask_rate}
-        metrics |= {f"pseudo_labels_{i}": l_u.counts[i] for i in range(config.num_classes)}
-        return state.replace(step=state.step + 1, players={"G": g, "D": d, "C": c}), metrics
+    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
+        return state.players["C"].averaged(images)
 
-    def predict(state: TrainState, images: Array) -> Array:
-        return players.run_averaged(net_c, state.players["C"], images)[0]
+    def generate(state: TrainState, z: Array) -> Array:
+        return state.players["G"].averaged(z)
 
-    def sample(state: TrainState, key: Key, n: int) -> Array:
-        return players.run_averaged(net_g, state.players["G"], draw_z(key, n, config.z_dim))
-
-    return Method(init, train_step, predict, sample)
+    return Method(init, train_step, classify, generate, draw_z)

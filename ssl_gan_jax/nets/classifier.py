@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ssl_gan_jax.nets.convolution import stages
+from ssl_gan_jax.nets.convolution import explainable, stages
 from ssl_gan_jax.nets.noise import Dropout
 from ssl_gan_jax.nets.norm import BatchNorm
 from ssl_gan_jax.types import Array
@@ -27,7 +27,7 @@ class Cnn(nn.Module):
         h = Dropout(self.dropout[0])(x, train)
         for i in range(stages(x.shape[1], 4)):
             width = round(min(2**i, 8) * self.width * 4 / 3)
-            h = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype)(h)
+            h = explainable(self, nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype)(h))
             h = nn.relu(BatchNorm()(h, train))
             h = nn.max_pool(h, (2, 2), (2, 2))
             if i == 0:

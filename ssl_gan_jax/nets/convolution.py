@@ -159,6 +159,17 @@ class StridedConvTranspose(nn.Module):
         return x
 
 
+SIDE = 8  # of the map that an explanation asks for; the last stage's 4x4 is too coarse for a heart
+
+
+def explainable(module: nn.Module, h: Array) -> Array:
+    """`h`, which `explain` may read ("map" among the intermediates) and perturb, if it is 8x8."""
+    if h.shape[1] != SIDE:
+        return h
+    module.sow("intermediates", "map", h)
+    return module.perturb("map", h)
+
+
 def stages(size: int, smallest: int) -> int:
     """How many halvings lead from `size` to `smallest`.
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ssl_gan_jax.nets.convolution import StridedConv, stages
+from ssl_gan_jax.nets.convolution import StridedConv, explainable, stages
 from ssl_gan_jax.nets.noise import Dropout, Noise
 from ssl_gan_jax.nets.norm import BatchNorm, VirtualBatchNorm, WeightNorm
 from ssl_gan_jax.types import Array
@@ -42,10 +42,11 @@ class Discriminator(nn.Module):
         for i in range(n):
             width = min(2**i, 8) * self.width
             if self.norm == "weight":
-                h = WeightNorm(width, "conv", dtype=self.dtype)(h)
+                h = explainable(self, WeightNorm(width, "conv", dtype=self.dtype)(h))
             else:
                 normalise = i > 0 and self.norm in ("batch", "virtual")
-                h = StridedConv(width, use_bias=not normalise, dtype=self.dtype)(h)
+                conv = StridedConv(width, use_bias=not normalise, dtype=self.dtype)
+                h = explainable(self, conv(h))
                 if normalise:
                     norm = BatchNorm() if self.norm == "batch" else VirtualBatchNorm(references)
                     h = norm(h, train)

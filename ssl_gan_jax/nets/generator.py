@@ -1,13 +1,20 @@
 """The generators of both papers: z [N,Z] -> images [N,size,size,1] in [-1,1]."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ssl_gan_jax.nets.convolution import StridedConvTranspose, stages
 from ssl_gan_jax.nets.norm import BatchNorm, VirtualBatchNorm
-from ssl_gan_jax.types import Array
+from ssl_gan_jax.types import Array, Key
 
 _INIT = nn.initializers.normal(0.02)
+
+
+def latent(key: Key, n: int, *, z_dim: int, prior: str = "normal") -> Array:
+    """[n,z_dim] latent vectors from N(0,1) or, with prior "uniform", from U(0,1) (Salimans)."""
+    draw = jax.random.uniform if prior == "uniform" else jax.random.normal
+    return draw(key, (n, z_dim))
 
 
 class Generator(nn.Module):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 from cases import (
     compiled,
     config_of,
@@ -25,7 +24,7 @@ from steps import WIDTH, without_shift
 from timing import Watch, alternate, count_flops
 from tiny import batch as batch_of
 
-from ssl_gan_jax import players, train
+from ssl_gan_jax import train
 from ssl_gan_jax.data import pipeline
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,15 +59,14 @@ def parts(options, rate):
 
 def updates():
     """A "step" that only updates every player, with its weights for gradients."""
-    optimizer = optax.adam(1e-4, b1=0.5)
 
     def update(state, batch):
         del batch
         moved = {
-            name: players.update(p, p.params, p.stats, optimizer, state.step, decay=0.995)
-            for name, p in state.players.items()
+            name: player.update(player.params, player.stats, state.step)
+            for name, player in state.players.items()
         }
-        return state.replace(step=state.step + 1, players=moved), {}
+        return state.next(**moved), {}
 
     return jax.jit(update, donate_argnums=0)
 

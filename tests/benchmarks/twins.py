@@ -14,8 +14,7 @@ from cases import HASTE, config_of, started
 from tiny import batch as batch_of
 from twin_nets import Discriminator, Generator, to_torch
 
-from ssl_gan_jax.losses import draw_z
-from ssl_gan_jax.players import step_keys
+from ssl_gan_jax.nets.generator import latent
 
 PLAYERS = {
     "supervised": "C",
@@ -254,8 +253,8 @@ def compare(name, size, width, b, seed=0, **changes):
     for i in (1, 2):
         z = None
         if name in KEYS:
-            key, n = step_keys(state, KEYS[name])[0], len(batch.unlabeled) or b
-            z = torch.from_numpy(np.array(draw_z(key, n, config.z_dim)))
+            key, n = state.keys(z=1, others=KEYS[name] - 1).z, len(batch.unlabeled) or b
+            z = torch.from_numpy(np.array(latent(key, n, z_dim=config.z_dim)))
         state, ours = step(state, batch)
         theirs = twin.step(*tensors(batch), z)
         assert ours.keys() == theirs.keys(), (ours.keys(), theirs.keys())

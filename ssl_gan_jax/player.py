@@ -1,0 +1,216 @@
+"""A player: one network in the game, which can be called, learns, and remembers an average.
+
+    d, metrics = d.learn(loss_d, x, fake.images, key=key, step=step)  # loss_d(real, generated)
+    logits = d(fake.images, key=key)
+
+Everything here is pure: a player that has learned is a new player.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import struct
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+class Player(struct.PyTreeNode):
+    """A network with its weights, the optimiser that moves them, and their running average.
+
+    A network that classifies or judges returns (logits [B,K], features [B,F]); a generator
+    returns images [B,S,S,1]. Its random draws come from the collection "noise".
+    """
+
+    params: PyTree
+    stats: PyTree  # running statistics of batch normalisation; {} without
+    opt: PyTree  # the optimiser's state
+    ema: PyTree  # {"params", "batch_stats"}: running averages of both, used for evaluation
+    net: nn.Module = struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
+    decay: float = struct.field(pytree_node=False)  # of the running average, in [0,1)
+
+    @classmethod
+    def create(
+        cls,
+        net: nn.Module,
+        optimizer: optax.GradientTransformation,
+        decay: float,
+        key: jax.Array,
+        x: jax.Array,
+        reference: jax.Array | None = None,
+    ) -> "Player":
+        """A fresh player of `net`, initialised by running it on `x`.
+
+        Weight-normalised networks scale themselves to `x`: give them real images.
+        """
+        key_params, key_noise = jax.random.split(key)
+        rngs = {"params": key_params, "noise": key_noise}
+        variables = net.init(rngs, x, train=True, **_optional(reference))
+        params, stats = variables["params"], variables.get("batch_stats", {})
+        # Copies, because a donated state may hold each buffer only once.
+        ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": stats})
+        return cls(params, stats, optimizer.init(params), ema, net, optimizer, decay)
+
+    def __call__(
+        self, *batches: jax.Array, key: jax.Array, reference: jax.Array | None = None
+    ) -> Any:  # noqa: ANN401
+        """The logits of each batch in training mode: an array, or a tuple if there are several."""
+        outputs, _ = self._run(self.params, batches, key, reference)
+        logits = tuple(_first(out) for out in outputs)
+        return logits if len(batches) > 1 else logits[0]
+
+    def features(
+        self, *batches: jax.Array, key: jax.Array, reference: jax.Array | None = None
+    ) -> Any:  # noqa: ANN401
+        """The features [B,F] of each batch in training mode, as `__call__` gives the logits."""
+        outputs, _ = self._run(self.params, batches, key, reference)
+        features = tuple(out[1] for out in outputs)
+        return features if len(batches) > 1 else features[0]
+
+    def averaged(self, x: jax.Array, reference: jax.Array | None = None) -> Any:  # noqa: ANN401
+        """What the network with the averaged weights returns for `x` in evaluation mode."""
+        return self.net.apply(self.ema, x, train=False, **_optional(reference))
+
+    def intermediates(self, x: jax.Array, reference: jax.Array | None = None) -> dict[str, Any]:
+        """What the network stored by `sow` on the way to `averaged(x)`."""
+        _, stored = self.net.apply(
+            self.ema, x, train=False, mutable=["intermediates"], **_optional(reference)
+        )
+        return stored.get("intermediates", {})
+
+    def learn(
+        self,
+        loss: Callable[..., tuple[jax.Array, Metrics]],
+        *batches: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        tracked: int | None = None,
+        reference: jax.Array | None = None,
+    ) -> tuple["Player", Metrics]:
+        """One optimiser step on `loss`, a function of the logits of each batch.
+
+        Args:
+          loss: (logits of the first batch, of the second, ...) -> (loss [], metrics). Gradients
+            reach the weights through these logits alone.
+          *batches: images [B,S,S,1] each; a batch is normalised by its own statistics.
+          key: for the network's noise and dropout.
+          step: steps taken before, for the running average.
+          tracked: how many of the batches, from the first, update the running statistics; default
+            all.
+          reference: virtual batch norm's reference batch, where the network has any.
+
+        Returns:
+          The player after the step, and the metrics.
+        """
+
+        def loss_of(params: PyTree) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+            outputs, stats = self._run(params, batches, key, reference)
+            value, metrics = loss(*map(_first, outputs))
+            return value, (stats[(tracked or len(batches)) - 1], metrics)
+
+        grads, (stats, metrics) = jax.grad(loss_of, has_aux=True)(self.params)
+        return self.update(grads, stats, step), metrics
+
+    def generate(
+        self,
+        z: jax.Array,
+        key: jax.Array,
+        reference: jax.Array | None = None,
+        then: Callable[[jax.Array], jax.Array] = lambda images: images,
+    ) -> "Generated":
+        """Images `then(G(z))` in one forward pass, from which the weights can learn later."""
+
+        def images_of(params: PyTree) -> tuple[jax.Array, PyTree]:
+            (images,), (stats,) = self._run(params, (z,), key, reference)
+            return then(images), stats
+
+        images, backward, stats = jax.vjp(images_of, self.params, has_aux=True)
+        return Generated(images, self, backward, stats)
+
+    def _run(
+        self,
+        params: PyTree,
+        batches: tuple[jax.Array, ...],
+        key: jax.Array,
+        reference: jax.Array | None,
+    ) -> tuple[list[PyTree], list[PyTree]]:
+        """The outputs for each batch in training mode, and the running statistics after each.
+
+        A network without batch statistics, in which no image sees another, runs once for all.
+        """
+
+        def run(x: jax.Array, key: jax.Array, stats: PyTree) -> tuple[PyTree, PyTree]:
+            out, updated = self.net.apply(
+                {"params": params, "batch_stats": stats},
+                x,
+                train=True,
+                rngs={"noise": key},
+                mutable=["batch_stats"],
+                **_optional(reference),
+            )
+            return out, updated.get("batch_stats", {})
+
+        if not self.stats and len(batches) > 1 and not key.shape:
+            out, _ = run(jnp.concatenate(batches), key, {})
+            parts = itertools.pairwise([0, *np.cumsum([len(x) for x in batches])])
+            outputs = [jax.tree.map(lambda leaf, p=p: leaf[slice(*p)], out) for p in parts]
+            return outputs, [{}] * len(batches)
+        outputs, stats = [], [self.stats]
+        for x, k in zip(batches, key if key.shape else [key], strict=True):
+            out, after = run(x, k, stats[-1])
+            outputs.append(out)
+            stats.append(after)
+        return outputs, stats[1:]
+
+    def update(self, grads: PyTree, stats: PyTree, step: jax.Array) -> "Player":
+        """One optimiser step, and one step of the running average of weights and statistics.
+
+        The average decays by min(decay, (1+step)/(10+step)), so that the random initial weights
+        are forgotten early; `decay=0` keeps no average: it equals the weights.
+        """
+        updates, opt = self.optimizer.update(grads, self.opt, self.params)
+        params = optax.apply_updates(self.params, updates)
+        decay = jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
+        new = {"params": params, "batch_stats": stats}
+        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, self.ema, new)
+        return self.replace(params=params, stats=stats, opt=opt, ema=ema)
+
+
+class Generated(NamedTuple):
+    """Generated images that have kept the way back to the generator's weights."""
+
+    images: jax.Array  # [B,S,S,1] in [-1,1]
+    player: Player
+    backward: Callable[[jax.Array], tuple[PyTree]]
+    stats: PyTree
+
+    def learn(
+        self, loss: Callable[[jax.Array], tuple[jax.Array, Metrics]], step: jax.Array
+    ) -> tuple[Player, Metrics]:
+        """One optimiser step of the generator on `loss(images) -> (loss [], metrics)`."""
+        grad, metrics = jax.grad(loss, has_aux=True)(self.images)
+        (grads,) = self.backward(grad)
+        return self.player.update(grads, self.stats, step), metrics
+
+
+@functools.cache
+def adam(lr: float, beta1: float, eps_root: float = 0.0) -> optax.GradientTransformation:
+    """optax.adam, one object for equal numbers, so that equal players are pytrees of one kind."""
+    return optax.adam(lr, b1=beta1, eps_root=eps_root)
+
+
+def _optional(reference: jax.Array | None) -> dict[str, jax.Array]:
+    """Networks without virtual batch norm need not know of a reference batch."""
+    return {} if reference is None else {"reference": reference}
+
+
+def _first(out: PyTree) -> jax.Array:
+    return out[0] if isinstance(out, tuple) else out
