@@ -158,14 +158,15 @@ class Player(struct.PyTreeNode):
             )
             return out, updated.get("batch_stats", {})
 
-        if not self.stats and len(batches) > 1 and not key.shape:
+        if not self.stats and len(batches) > 1:
             out, _ = run(jnp.concatenate(batches), key, {})
             parts = itertools.pairwise([0, *np.cumsum([len(x) for x in batches])])
             outputs = [jax.tree.map(lambda leaf, p=p: leaf[slice(*p)], out) for p in parts]
             return outputs, [{}] * len(batches)
         outputs, stats = [], [self.stats]
-        for x, k in zip(batches, key if key.shape else [key], strict=True):
-            out, after = run(x, k, stats[-1])
+        keys = jax.random.split(key, len(batches)) if len(batches) > 1 else [key]
+        for x, key in zip(batches, keys, strict=True):
+            out, after = run(x, key, stats[-1])
             outputs.append(out)
             stats.append(after)
         return outputs, stats[1:]

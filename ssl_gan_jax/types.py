@@ -5,6 +5,7 @@ one `Player` (player.py) for each network in the game. All are pytrees of arrays
 functions: they can be jitted, sharded, stacked over seeds and checkpointed without further ado.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -37,17 +38,14 @@ class TrainState(struct.PyTreeNode):
     players: dict[str, Player]
     reference: Mapping[str, Array]  # virtual batch norm's reference batch of each player; or {}
 
-    def keys(self, **draws: int) -> SimpleNamespace:
-        """Random keys by name that belong to this step and to no other: as many as said for each.
+    def keys(self, *names: str) -> SimpleNamespace:
+        """A random key under each name, for one purpose each, that belongs to this step alone.
 
-        One key is a scalar, several are an array of keys.
+        A key depends on its name and the step, not on the other names.
         """
-        keys = jax.random.split(jax.random.fold_in(self.rng, self.step), sum(draws.values()))
-        named, first = {}, 0
-        for name, n in draws.items():
-            named[name] = keys[first] if n == 1 else keys[first : first + n]
-            first += n
-        return SimpleNamespace(**named)
+        key = jax.random.fold_in(self.rng, self.step)
+        numbers = {name: zlib.crc32(name.encode()) for name in names}
+        return SimpleNamespace(**{name: jax.random.fold_in(key, i) for name, i in numbers.items()})
 
     def next(self, **players: Player) -> "TrainState":
         """The state of the next step."""

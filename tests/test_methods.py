@@ -1,5 +1,6 @@
 """What each train step must and must not do, whatever its numbers."""
 
+import collections
 import functools
 
 import jax
@@ -11,6 +12,8 @@ from tiny import METHODS, batch, method_config, same, started
 import ssl_gan_jax
 from ssl_gan_jax import methods
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.methods import supervised
+from ssl_gan_jax.types import TrainState
 
 
 @functools.cache
@@ -219,6 +222,46 @@ def test_a_typo_names_the_nearest_and_numbers_that_cannot_be_are_refused(change,
     config = dict(methods.defaults(change["name"] if known else "three_n_gan")) | change
     with pytest.raises(UserError, match=message):
         methods.build(config)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda logits, features: logits, r"classify gives \[8, 2\]; it must give a pair"),
+        (lambda logits, features: (logits, features[:, 0]), r"classify gives \[8, 2\], \[8\];"),
+    ],
+)
+def test_a_method_that_breaks_the_contract_is_refused_by_name(answer, message, monkeypatch):
+    build = supervised.build
+
+    def broken(config):
+        method = build(config)
+        return method._replace(classify=lambda state, x: answer(*method.classify(state, x)))
+
+    monkeypatch.setattr(supervised, "build", broken)
+    with pytest.raises(UserError, match=f"supervised: {message}"):
+        started("supervised")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_random_key_serves_one_purpose(name, monkeypatch):
+    uses = collections.Counter()
+
+    class Counted:
+        def __init__(self, keys):
+            self.keys = keys
+
+        def __getattr__(self, key_name):
+            uses[key_name] += 1
+            return getattr(self.keys, key_name)
+
+    method, state, first = started(name)
+    keys = TrainState.keys
+    monkeypatch.setattr(TrainState, "keys", lambda self, *names: Counted(keys(self, *names)))
+    jax.make_jaxpr(method.train_step)(state, first)
+    assert len(uses) >= 2 and set(uses.values()) == {1}
+    data = [tuple(jax.random.key_data(getattr(keys(state, n), n)).tolist()) for n in uses]
+    assert len(set(data)) == len(data)
 
 
 # One step of each method from a fixed state, to be changed only with the method itself.

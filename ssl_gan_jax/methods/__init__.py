@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import jax
 import ml_collections
 
 from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.types import Method
+from ssl_gan_jax.types import Batch, Key, Method, TrainState
 
 
 def names() -> list[str]:
@@ -64,7 +65,35 @@ def build(config: Mapping[str, Any]) -> Method:
     for key, value in settings.items():
         check_choice("method key", key, types)
         _check(f"method.{key}", value, types[key])
-    return module.build(module.Config(**settings))
+    method = module.build(module.Config(**settings))
+
+    def init(key: Key, batch: Batch) -> TrainState:
+        state = method.init(key, batch)
+        _check_contract(module.__name__.rpartition(".")[2], method, state, batch)
+        return state
+
+    return method._replace(init=init)
+
+
+def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) -> None:
+    """Raises UserError unless the networks give the shapes that `Method` promises."""
+    images = batch.image if len(batch.image) else batch.unlabeled
+    if method.classify:
+        pair = jax.eval_shape(lambda: method.classify(state, images))
+        if not (isinstance(pair, tuple) and [x.ndim for x in pair] == [2, 2]):
+            raise UserError(
+                f"{name}: classify gives {_shown(pair)}; it must give a pair, logits [B,K] and "
+                "features [B,F]: let the network return both"
+            )
+    if method.generate:
+        made = jax.eval_shape(lambda: method.generate(state, method.draw_z(state.rng, len(images))))
+        if getattr(made, "shape", None) != images.shape:
+            raise UserError(f"{name}: generate gives {_shown(made)}; it must give {images.shape}")
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    """The shapes of a pytree's arrays."""
+    return ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(value))
 
 
 POSITIVE = ("num_classes", "size", "width", "z_dim", "reference_size")

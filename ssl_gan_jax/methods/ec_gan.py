@@ -70,15 +70,15 @@ def build(config: Config) -> Method:
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
 
     def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_g, key_d, key_c = jax.random.split(key, 4)
-        z = draw_z(key_g, len(batch.image))
+        rng, key_z, key_g, key_d, key_c = jax.random.split(key, 5)
+        z = draw_z(key_z, len(batch.image))
         g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
         d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
         c = Player.create(net_c, adam(config.lr_c, config.beta1), config.ema, key_c, batch.image)
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d, "C": c}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = state.keys(z=1, x=1, fake=1, g=1, d=2, c=2, g_d=1)
+        keys = state.keys("z", "x", "fake", "g", "d", "c", "g_d")
         g, d, c = (state.players[name] for name in "GDC")
         x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
         fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))

@@ -59,14 +59,14 @@ def build(config: Config) -> Method:
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
 
     def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_g, key_d = jax.random.split(key, 3)
-        z = draw_z(key_g, len(batch.image))
+        rng, key_z, key_g, key_d = jax.random.split(key, 4)
+        z = draw_z(key_z, len(batch.image))
         g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
         d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = state.keys(z=1, x=1, fake=1, g=1, d=2, g_d=1)
+        keys = state.keys("z", "x", "fake", "g", "d", "g_d")
         g, d = (state.players[name] for name in "GD")
         x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
         fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))

@@ -143,7 +143,7 @@ def build(config: Config) -> Method:
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, reference)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = state.keys(z=1, x=1, u=1, fake=1, g=1, d=1, g_d=1)
+        keys = state.keys("z", "x", "u", "again", "fake", "g", "d", "g_d")
         g, d = (state.players[name] for name in "GD")
         ref_g, ref_d = (state.reference.get(name) for name in "GD")
         x, x_u = shifted(keys.x, batch.image), shifted(keys.u, batch.unlabeled)
@@ -151,7 +151,7 @@ def build(config: Config) -> Method:
         fake = g.generate(z, keys.g, ref_g, then=lambda images: shifted_fake(keys.fake, images))
         batches = [x, x_u, fake.images]
         if config.consistency:
-            batches.append(shifted(jax.random.fold_in(keys.u, 1), batch.unlabeled))
+            batches.append(shifted(keys.again, batch.unlabeled))
 
         def loss_d(*logits: Array) -> tuple[Array, Metrics]:
             labeled, unlabeled, generated, *again = map(k_plus_1, logits)

@@ -61,7 +61,7 @@ def build(config: Config) -> Method:
         return TrainState(step=jnp.int32(0), rng=rng, players={"C": c}, reference={})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = state.keys(x=1, c=1)
+        keys = state.keys("x", "c")
         x = augment(keys.x, batch.image, config.shift, config.flip)
 
         def loss_c(real: Array) -> tuple[Array, Metrics]:

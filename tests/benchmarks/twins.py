@@ -221,9 +221,6 @@ def tensors(batch):
     return x.permute(0, 3, 1, 2).contiguous(), y.long(), u.permute(0, 3, 1, 2).contiguous()
 
 
-KEYS = {"dcgan": 7, "ssl_gan": 7, "multitask": 7, "ec_gan": 9, "three_n_gan": 10}  # z's is the 1st
-
-
 def quiet(width):
     """Settings under which z alone is random, and two right programs stay together.
 
@@ -252,8 +249,8 @@ def compare(name, size, width, b, seed=0, **changes):
     step, pairs = jax.jit(method.train_step, compiler_options=HASTE), {}
     for i in (1, 2):
         z = None
-        if name in KEYS:
-            key, n = state.keys(z=1, others=KEYS[name] - 1).z, len(batch.unlabeled) or b
+        if "G" in state.players:
+            key, n = state.keys("z").z, len(batch.unlabeled) or b
             z = torch.from_numpy(np.array(latent(key, n, z_dim=config.z_dim)))
         state, ours = step(state, batch)
         theirs = twin.step(*tensors(batch), z)
