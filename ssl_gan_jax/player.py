@@ -174,12 +174,13 @@ class Player(struct.PyTreeNode):
     def update(self, grads: PyTree, stats: PyTree, step: jax.Array) -> "Player":
         """One optimiser step, and one step of the running average of weights and statistics.
 
-        The average decays by min(decay, (1+step)/(10+step)), so that the random initial weights
-        are forgotten early; `decay=0` keeps no average: it equals the weights.
+        After t steps the average is sum_i decay^(t-i) w_i / sum_i decay^(t-i) over the weights w_1
+        to w_t that steps left: bias-corrected as Adam's moments are, so that `decay` acts from the
+        first step on and the random initial weights have no part. `decay=0`: the weights.
         """
         updates, opt = self.optimizer.update(grads, self.opt, self.params)
         params = optax.apply_updates(self.params, updates)
-        decay = jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
+        decay = self.decay * (1 - self.decay**step) / (1 - self.decay ** (step + 1.0))
         new = {"params": params, "batch_stats": stats}
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, self.ema, new)
         return self.replace(params=params, stats=stats, opt=opt, ema=ema)

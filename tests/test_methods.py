@@ -178,6 +178,22 @@ def test_average_without_decay_is_the_weights_themselves():
     assert same(c.ema, {"params": c.params, "batch_stats": c.stats})
 
 
+def test_the_average_weighs_each_steps_weights_by_its_age():
+    """As the docstring says, and so a decay acts within the few steps of a short run."""
+    averages = {}
+    for decay in (0.5, 0.9, 0.995):
+        method, state, first = started("supervised", ema=decay)
+        step, weights = jax.jit(method.train_step), []
+        for _ in range(6):
+            state, _ = step(state, first)
+            weights.append(jax.tree.leaves(state.players["C"].params)[0])
+        age = decay ** np.arange(6)[::-1]
+        expected = sum(a * w for a, w in zip(age, weights, strict=True)) / age.sum()
+        averages[decay] = jax.tree.leaves(state.players["C"].ema["params"])[0]
+        np.testing.assert_allclose(averages[decay], expected, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(averages[0.9], averages[0.995], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_equal_seeds_give_equal_steps_and_others_do_not(name):
     assert same(step(name)[1].players, step.__wrapped__(name)[1].players)

@@ -70,7 +70,8 @@ class Twin:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        decay = self.config.ema
+        decay *= (1 - decay**self.steps) / (1 - decay ** (self.steps + 1))
         torch._foreach_lerp_(self.ema[player], self.live[player], 1 - decay)
 
     @contextlib.contextmanager
