@@ -26,6 +26,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         pool="labelled",
     )
     config = base(a.method, data="kermany", size=a.size, seed=a.seed, preset=a.preset)
+    if a.preset == "paper":
+        config.data.equalize = "none"  # the paper normalises, and does not equalise
     config.data.images = a.images
     config.data.pool = a.pool
     config.method.width = 64

@@ -160,6 +160,12 @@ def test_weight_norm_starts_with_outputs_of_mean_0_and_variance_1(kind, shape):
     np.testing.assert_allclose(net.apply(longer, x).reshape(-1, 5), y, rtol=1e-3, atol=1e-3)
 
 
+def test_weight_norm_of_outputs_that_do_not_vary_starts_with_scale_1():
+    for x in (normal(1, 6), jnp.full((8, 6), 3.0)):
+        scale = WeightNorm(5).init(jax.random.key(0), x)["params"]["scale"]
+        np.testing.assert_array_equal(scale, 1)
+
+
 @pytest.mark.parametrize("learns", [True, False])
 def test_weight_norm_scale_of_hidden_layers_stays_fixed(learns):
     net = WeightNorm(5, learn_scale=learns)

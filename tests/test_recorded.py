@@ -22,7 +22,7 @@ RECORDED = Path(__file__).with_name("recorded.json")
 VARIANTS = {
     "supervised cnn": {"net": "cnn", "dropout": (0.1, 0.1)},
     "ssl_gan D": {"vbn": "D", "loss_g": "feature_matching"},
-    "ssl_gan none": {"vbn": "none", "k_logits": True, "consistency": 1.0, "shift_fake": 2},
+    "ssl_gan none": {"vbn": "none", "k_logits": True, "consistency": 1.0},
     "ssl_gan mlp": {"nets": "mlp", "vbn": "none", "loss_g": "minimax", "z_prior": "uniform"},
     "ec_gan fake_stats": {"tau": 0.0, "fake_stats": True},
     "three_n_gan tau": {"tau": 0.0, "pseudo_mean": "batch", "flip": True},

@@ -19,6 +19,9 @@ normalised, with noise and dropout (Salimans' SVHN and CIFAR-10 networks), if vi
 does not take its place. Order of updates: D, then G against the new D, on the same generated
 images (one forward pass of G).
 
+`preset=paper` is literal as far as the paper goes; noise, dropout, learning rates and batch sizes,
+which it does not give, stay ours.
+
 Not in the paper: `consistency` > 0 adds that weight times L_consistency, under which the class
 probabilities of an unlabelled image agree over two augmentations and noises (the Pi model of
 Laine & Aila 2017; Wei et al. 2018 brought it to this loss).
@@ -67,8 +70,7 @@ class Config:
     beta1: float = 0.5
     eps_root: float = 0.0  # Adam's epsilon under the root; Salimans' code has 1e-8 there
     ema: float = 0.995
-    shift: int = 3  # pixels, on every real image
-    shift_fake: int = 0  # pixels, on every generated image
+    shift: int = 3  # pixels, on real and generated images alike
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -122,7 +124,6 @@ def build(config: Config) -> Method:
 
     draw_z = functools.partial(latent, z_dim=config.z_dim, prior=config.z_prior)
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
-    shifted_fake = functools.partial(augment, shift=config.shift_fake, flip=config.flip)
 
     def k_plus_1(logits: Array) -> Array:
         return jnp.pad(logits, ((0, 0), (0, k + 1 - outputs)))
@@ -148,7 +149,7 @@ def build(config: Config) -> Method:
         ref_g, ref_d = (state.reference.get(name) for name in "GD")
         x, x_u = shifted(keys.x, batch.image), shifted(keys.u, batch.unlabeled)
         z = draw_z(keys.z, len(x_u))
-        fake = g.generate(z, keys.g, ref_g, then=lambda images: shifted_fake(keys.fake, images))
+        fake = g.generate(z, keys.g, ref_g, then=lambda images: shifted(keys.fake, images))
         batches = [x, x_u, fake.images]
         if config.consistency:
             batches.append(shifted(keys.again, batch.unlabeled))

@@ -60,7 +60,8 @@ class WeightNorm(nn.Module):
     """A dense layer or a strided convolution with weight normalisation: w = g v / |v|.
 
     Source: Salimans & Kingma 2016. Initialisation depends on the data: g and the bias make the
-    first batch's outputs have mean 0 and variance 1. As in the published code of Salimans et al.
+    first batch's outputs have mean 0 and variance 1; an output that does not vary there (as with
+    a batch of one image) starts with g = 1. As in the published code of Salimans et al.
     2016, g of a hidden layer then stays fixed (`learn_scale=False`) and the output layer's learns.
     """
 
@@ -80,8 +81,13 @@ class WeightNorm(nn.Module):
         y = strided_conv(x, w) if self.kind == "conv" else x @ w
         # init() runs this with the first batch: the two parameters are made from its outputs.
         first = y.astype(jnp.float32).reshape(-1, self.features)
-        scale = self.param("scale", lambda _: lax.rsqrt(first.var(0) + 1e-8))
-        bias = self.param("bias", lambda _: -first.mean(0) * lax.rsqrt(first.var(0) + 1e-8))
+
+        def inverse_std(_: Array) -> Array:
+            variance = first.var(0)
+            return jnp.where(variance > 1e-8, lax.rsqrt(variance + 1e-8), 1.0)
+
+        scale = self.param("scale", inverse_std)
+        bias = self.param("bias", lambda key: -first.mean(0) * inverse_std(key))
         if not self.learn_scale:
             scale = lax.stop_gradient(scale)
         return y * scale.astype(self.dtype) + bias.astype(self.dtype)

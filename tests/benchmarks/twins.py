@@ -150,7 +150,7 @@ def ssl_gan(twin, x, y, u, z):
     def real_logit(logits):
         return logits[:, :-1].logsumexp(1) - logits[:, -1]
 
-    fake = twin.generate(n, z, config.shift_fake)
+    fake = twin.generate(n, z, config.shift)
     logits = d(torch.cat([shifted(x, config.shift), shifted(u, config.shift), fake.detach()]))
     l_labeled = F.cross_entropy(logits[:b, :-1], y)
     l_unlabeled = says_real(real_logit(logits[b : b + n]))
