@@ -4,6 +4,7 @@ import struct
 from typing import NamedTuple
 
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's and JPEG-LS's markers SOF
+_BARE = {0, 1, 0xFF, *range(0xD0, 0xD9)}  # what follows 0xFF without a segment
 _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
 
 
@@ -13,8 +14,8 @@ class Codestream(NamedTuple):
     width: int  # pixels
     height: int  # pixels
     bits: int  # of one sample
-    signed: bool | None  # None: this coding does not say
-    lossless: bool | None  # None: as above
+    signed: bool
+    lossless: bool | None  # None: JPEG 2000 says it elsewhere
 
 
 def describe(data: bytes) -> Codestream:
@@ -25,10 +26,13 @@ def describe(data: bytes) -> Codestream:
     """
     if data.startswith(b"\xff\xd8"):
         at = 2
-        while (marker := data[at + 1]) not in _FRAMES:
-            at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+        while (marker := data[at + 1]) not in _FRAMES:  # as libjpeg finds the first
+            if data[at] != 0xFF or marker in _BARE:
+                at = data.index(b"\xff", at + 1)
+            else:
+                at += 2 + int.from_bytes(data[at + 2 : at + 4])
         bits, height, width = struct.unpack(">B2H", data[at + 4 : at + 9])
-        return Codestream(width, height, bits, None, marker in _LOSSLESS)
+        return Codestream(width, height, bits, False, marker in _LOSSLESS)
     at = data.index(b"\xff\x4f\xff\x51")  # JPEG 2000: its size follows at once
     right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
     depth = data[at + 42]

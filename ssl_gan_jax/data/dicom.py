@@ -6,7 +6,7 @@ Nothing that pydicom says is passed on, since it quotes tags and those may be a 
 import contextlib
 import logging as std_logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ _PLAIN_SYNTAXES = {  # by (implicit types, little endian)
 }
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # of the presentation LUT
 _COLOURS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_EMPTY = (None, "")
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction")
 
@@ -113,6 +114,8 @@ def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
     if pixels and not _value(dataset, "PixelData"):
         raise UnreadableImage("DICOM without PixelData")
     photometric = _value(dataset, "PhotometricInterpretation")
+    if photometric == "":
+        raise UnreadableImage("DICOM without PhotometricInterpretation")
     if photometric in _COLOURS:
         raise UnreadableImage(f"DICOM in colour (PhotometricInterpretation is {photometric})")
     if photometric not in _SHAPES:
@@ -126,7 +129,7 @@ def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
             "remove the first, or mend the second"
         )
     width, height = _number(dataset, "Columns"), _number(dataset, "Rows")
-    check_header(width * height, lambda: _number(dataset, "NumberOfFrames", 1))
+    check_header(width * height, lambda: _number(dataset, "NumberOfFrames", 1) or 1)
     allocated, bits = _number(dataset, "BitsAllocated"), _number(dataset, "BitsStored")
     for name, valid in (
         ("Columns", width > 0),
@@ -164,7 +167,7 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
     from pydicom.encaps import get_frame
     from pydicom.pixels import get_decoder
 
-    syntax, signed = dataset.file_meta.TransferSyntaxUID, None
+    syntax, signed = dataset.file_meta.TransferSyntaxUID, False
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -215,19 +218,16 @@ def _has_overlay(dataset: "Dataset") -> bool:
     return any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
 
 
-def _samples(
-    cells: np.ndarray, bits: int, coded_as_signed: bool | None, overlay: bool
-) -> np.ndarray:
+def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool) -> np.ndarray:
     """Return the values of `bits` bits that the header promises, or refuse to make noise of them.
 
-    Bits above them hold an overlay or copies of the sign, or are constant. If they hold something
-    else, or the coded data has another sign than the header, one of both readings wraps around and
-    is rougher: the header's is not taken then.
+    Bits above them hold an overlay or copies of the sign, or are constant. Where they hold
+    something else, or the header alone says that there is a sign, one of two readings wraps around
+    and so is rougher; if that is the header's, the header is wrong.
     """
     unused = 8 * cells.itemsize - bits
     samples = (cells << unused) >> unused
-    beyond, is_signed = samples ^ cells, cells.dtype.kind == "i"
-    same_sign = coded_as_signed in (None, is_signed)
+    beyond, same_sign = samples ^ cells, coded_as_signed == (cells.dtype.kind == "i")
     if overlay or (same_sign and beyond.min() == beyond.max()):
         return samples
     other = cells.view(f"{'i' if coded_as_signed else 'u'}{cells.itemsize}")
@@ -267,6 +267,8 @@ def _curve(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
             dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
         _limits(dataset, "ModalityLUTSequence")
         values = apply_modality_lut(values, dataset)
+        for name in (*_RESCALE, "ModalityLUTSequence"):  # with a slope below 0,
+            dataset.pop(name, None)  # pydicom's window would invert what is inverted
     with _stage("WindowCenter, WindowWidth, VOILUTFunction or VOILUTSequence is broken"):
         _drop_empty(dataset, _WINDOW)
         if limits := _limits(dataset, "VOILUTSequence"):
@@ -276,16 +278,22 @@ def _curve(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
 
 def _drop_empty(dataset: "Dataset", names: tuple[str, ...]) -> None:
     for name in names:  # often there and empty
-        if name in dataset and dataset[name].is_empty:
+        value = dataset.get(name)
+        if (
+            name in dataset
+            and (value[0] if isinstance(value, MutableSequence) else value) in _EMPTY
+        ):
             del dataset[name]
 
 
 def _limits(dataset: "Dataset", name: str) -> tuple[int, int] | None:
-    """Return the first and last value that a LUT maps; pydicom's index then does not overflow."""
+    """Return the first and last value that a LUT maps, and mend its descriptor for pydicom."""
     if not dataset.get(name) or "LUTDescriptor" not in (table := dataset[name][0]):
         return None
     entries, first, _ = table.LUTDescriptor
-    table.LUTDescriptor = [entries, first, 16]  # pydicom makes the depth the type of its index
+    if dataset.PixelRepresentation and first > 0x7FFF:  # written as an unsigned number
+        first -= 0x10000
+    table.LUTDescriptor = [entries, first, 16]  # pydicom takes the depth for the type of its index
     return first, first + (entries or 2**16) - 1
 
 

@@ -24,8 +24,9 @@ ASPECT = ("squash", "pad")
 READ = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM"
 # A file with one of these counts as an image whatever it holds: a damaged one is then named.
 SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .gif .webp .jp2 .j2k .j2c .jpf .jpx "
-    ".dcm .dicom .heic .heif .avif .jxl .jls .svg .pgm .ppm .pnm .tga .psd .dng".split()
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
+    | {".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".dcm", ".dicom", ".heic", ".heif", ".avif"}
+    | {".jxl", ".jls", ".svg", ".pgm", ".ppm", ".pnm", ".tga", ".psd", ".dng"}
 )
 
 _LENGTH = 132  # bytes that say what a file is

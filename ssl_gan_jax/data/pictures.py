@@ -1,5 +1,7 @@
 """One PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000 file to one gray image."""
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,16 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")  # as Pillow
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
 # Tags of TIFF. Photometric 0 is for films stored as negatives; the first bit of 254 is set for a
-# small version of another picture, as cameras put before their raw data.
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339
-_SIGNED = 2
+# small version of another picture, as cameras put before their raw data; 32997 counts planes.
+_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT, _PLANES = (
+    254,
+    258,
+    262,
+    274,
+    339,
+    32997,
+)
+_UNSIGNED, _SIGNED = 1, 2
 
 
 def read(path: Path, kind: str) -> np.ndarray:
@@ -36,9 +45,11 @@ def read(path: Path, kind: str) -> np.ndarray:
         elif image.info.get("compression") == "jpeg":
             _check_jpeg_tiff(path)
         tags = image.tag_v2 if kind == "TIFF" else {}
-        if tags.get(_SUBFILE, 0) & 1:
-            raise UnreadableImage("TIFF: a small version of a picture that is not in its place")
-        signed = _SIGNED in tags.get(_SAMPLE_FORMAT, ())
+        _check_whole(tags.get)
+        sample, big = tags.get(_SAMPLE_FORMAT, (1,))[0], kind == "TIFF" and tags.prefix == b"MM"
+        if big and sample != _UNSIGNED and image.info["compression"] != "raw":
+            return _read_rare_tiff(path)  # Pillow would swap bytes that libtiff has swapped
+        signed = sample == _SIGNED
         ImageOps.exif_transpose(image, in_place=True)
         if deep or signed:  # never convert("L"): it saturates every pixel above 255
             pixels = np.asarray(image)
@@ -79,7 +90,10 @@ def _bits(image: Image.Image, path: Path) -> int:
         with open(path, "rb") as file:
             return file.read(25)[24]
     if image.format == "JPEG2000":
-        return codestream.describe(path.read_bytes()).bits
+        stream = codestream.describe(path.read_bytes())
+        if stream[:2] != image.size:
+            raise UnreadableImage("JPEG 2000: size of its pixels and header differ")
+        return stream.bits
     return max(image.tag_v2.get(_BITS, (1,))) if image.format == "TIFF" else 8
 
 
@@ -87,7 +101,7 @@ def _unopened(path: Path, kind: str) -> str:
     """Say why Pillow does not open a file that begins like this kind."""
     try:
         stream = codestream.describe(path.read_bytes())
-    except (ValueError, IndexError):  # no coded frame
+    except (ValueError, IndexError, struct.error):  # no coded frame
         return f"a {kind} that is damaged, or of a sort that Pillow does not open"
     sort = "lossless " if stream.lossless else ""
     return f"a {sort}{kind} of {stream.bits} bits, which Pillow does not open; convert it to PNG"
@@ -97,17 +111,25 @@ def _read_rare_tiff(path: Path) -> np.ndarray:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
+        _check_whole(page.tags.valueof)
         if page.photometric not in (0, 1) or page.samplesperpixel != 1:
             raise UnreadableImage(
                 f"TIFF of {page.bitspersample} bits, {page.samplesperpixel} samples and "
                 f"photometric {int(page.photometric)}; convert it to gray"
             )
         pixels = page.asarray(maxworkers=1)
-        if pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
+        if pixels.ndim != 2 or pixels.dtype.kind not in "biuf":
             raise UnreadableImage(f"{pixels.ndim}-dimensional {pixels.dtype}, no gray image")
         image = Image.fromarray(stretch(pixels, negative=page.photometric == 0))
         image.getexif()[_ORIENTATION] = int(page.tags.valueof(_ORIENTATION, 1))
         return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _check_whole(tag: Callable[[int, int], int]) -> None:
+    if tag(_SUBFILE, 0) & 1:
+        raise UnreadableImage("TIFF: a small version of a picture that is not in its place")
+    if tag(_PLANES, 1) != 1:
+        raise UnreadableImage("TIFF: several planes where one is expected")
 
 
 def _check_jpeg_tiff(path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from ssl_gan_jax.data.codestream import describe
+
 MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
 
 
@@ -65,6 +67,8 @@ def check_jpeg(raw: bytes) -> None:
     Pillow's fills what is missing with gray, and skips what is too much, without a word. This one
     decodes a second time, at an eighth of the size, and takes libjpeg's warnings for errors.
     """
+    if describe(raw).lossless:  # simplejpeg would write past its memory
+        raise UnreadableImage("lossless JPEG, which is read in DICOM only; convert it to PNG")
     try:
         ink = simplejpeg.decode_jpeg_header(raw)[2] in ("CMYK", "YCCK")
         space = "CMYK" if ink else "GRAY"
