@@ -47,6 +47,7 @@ _KINDS = {
 }
 _KINDS = {kind: re.compile(start, re.DOTALL) for kind, start in _KINDS.items()}
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # characters that no text holds
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _NOT_THE_USERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NAMED = 10  # files in a warning
 
@@ -74,9 +75,9 @@ def files_in(top: Path) -> Iterator[str]:
         for name in sorted(set(names) - hidden):
             path = Path(folder, name)
             if os.path.splitext(name)[1].lower() not in SUFFIXES:
-                start = b"\0" if not path.is_file() else _first_bytes(path)
+                start = _start_or_nothing(path)
                 if not _kind(start):
-                    others += [path] if not start or _CONTROL.search(start) else []
+                    others += [] if _is_text(start) else [path]
                     continue
             path = path.relative_to(top).as_posix()
             try:
@@ -189,14 +190,22 @@ def _kind(start: bytes) -> str:
     return next((kind for kind, pattern in _KINDS.items() if pattern.match(start)), "")
 
 
+def _is_text(start: bytes) -> bool:
+    return bool(start) and (start[:2] in _UTF_16 or not _CONTROL.search(start))
+
+
+def _start_or_nothing(path: Path) -> bytes:
+    try:
+        return _start(path)
+    except (UnreadableImage, OSError):
+        return b""
+
+
 def _start(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise UnreadableImage("no file")  # a pipe would wait for ever
-    if not (start := _first_bytes(path)):
+    with open(path, "rb") as file:
+        start = file.read(_LENGTH)
+    if not start:
         raise UnreadableImage("the file is empty")
     return start
-
-
-def _first_bytes(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_LENGTH)
