@@ -52,9 +52,9 @@ def read(path: Path, kind: str) -> np.ndarray:
         signed = sample == _SIGNED
         ImageOps.exif_transpose(image, in_place=True)
         if deep or signed:  # never convert("L"): it saturates every pixel above 255
-            pixels = np.asarray(image)
-            if pixels.dtype.kind != "f":  # Pillow takes 8 bits for unsigned, 32 for signed
-                pixels = pixels.view(f"{'i' if signed else 'u'}{pixels.itemsize}")
+            pixels, kind = np.asarray(image), "i" if signed else "u"
+            if pixels.dtype.kind not in ("f", kind):  # to Pillow, 8 bits are unsigned, 32 signed
+                pixels = pixels.view(f"{kind}{pixels.itemsize}")
             # Pillow inverts 8-bit negatives itself.
             return stretch(pixels, negative=tags.get(_PHOTOMETRIC) == 0)
         return _gray(image)
