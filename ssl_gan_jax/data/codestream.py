@@ -22,8 +22,15 @@ def describe(data: bytes) -> Codestream:
     """Read the frame header of JPEG, JPEG-LS or JPEG 2000, the last also inside a JP2 file.
 
     Raises:
-        ValueError, IndexError, struct.error: there is none.
+        ValueError: there is none.
     """
+    try:
+        return _frame(data)
+    except (ValueError, IndexError, struct.error):
+        raise ValueError("no frame header") from None
+
+
+def _frame(data: bytes) -> Codestream:
     if data.startswith(b"\xff\xd8"):
         at = 2
         while (marker := data[at + 1]) not in _FRAMES:  # as libjpeg finds the first

@@ -29,12 +29,25 @@ _PLAIN_SYNTAXES = {  # by (implicit types, little endian)
     (False, False): "1.2.840.10008.1.2.2",
 }
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # of the presentation LUT
-_COLOURS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _EMPTY = (None, "")
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction")
 
 
+@contextlib.contextmanager
+def _stage(reason: str) -> Iterator[None]:
+    try:
+        yield
+    except (UnreadableImage, UserError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk, and perhaps passing
+            raise
+        raise UnreadableImage(f"DICOM: {reason} ({type(error).__name__})") from None
+
+
+@_stage("its elements are broken")  # nothing of a tag may leave this module in an error
 def read(path: Path) -> np.ndarray:
     """Read the image through its modality LUT or rescale, then its VOI LUT or first window.
 
@@ -79,6 +92,7 @@ def read(path: Path) -> np.ndarray:
     return image
 
 
+@_stage("its elements are broken")
 def header(path: Path) -> Header:
     """Read size, depth and annotation flag, and no pixels; raises as `read`."""
     return _checked(_open(path, stop_before_pixels=True), pixels=False)
@@ -91,7 +105,7 @@ def _open(path: Path, stop_before_pixels: bool) -> "Dataset":
         raise UserError(f"{path.name}: {INSTALL}") from error
     std_logging.getLogger("pydicom").setLevel(std_logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
-    with _stage("its elements are broken"), open(path, "rb") as file:
+    with open(path, "rb") as file:
         pydicom.filereader.read_preamble(file, force=True)
         meta = pydicom.filereader.read_dataset(
             file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2
@@ -113,10 +127,10 @@ def _open(path: Path, stop_before_pixels: bool) -> "Dataset":
 def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
     if pixels and not _value(dataset, "PixelData"):
         raise UnreadableImage("DICOM without PixelData")
-    photometric = _value(dataset, "PhotometricInterpretation")
+    photometric = str(_value(dataset, "PhotometricInterpretation"))
     if photometric == "":
         raise UnreadableImage("DICOM without PhotometricInterpretation")
-    if photometric in _COLOURS:
+    if photometric in _COLORS:
         raise UnreadableImage(f"DICOM in colour (PhotometricInterpretation is {photometric})")
     if photometric not in _SHAPES:
         raise UnreadableImage(
@@ -295,13 +309,3 @@ def _limits(dataset: "Dataset", name: str) -> tuple[int, int] | None:
         first -= 0x10000
     table.LUTDescriptor = [entries, first, 16]  # pydicom takes the depth for the type of its index
     return first, first + (entries or 2**16) - 1
-
-
-@contextlib.contextmanager
-def _stage(reason: str) -> Iterator[None]:
-    try:
-        yield
-    except (UnreadableImage, UserError, MemoryError):
-        raise
-    except Exception as error:
-        raise UnreadableImage(f"DICOM: {reason} ({type(error).__name__})") from None

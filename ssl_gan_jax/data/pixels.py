@@ -67,9 +67,9 @@ def check_jpeg(raw: bytes) -> None:
     Pillow's fills what is missing with gray, and skips what is too much, without a word. This one
     decodes a second time, at an eighth of the size, and takes libjpeg's warnings for errors.
     """
-    if describe(raw).lossless:  # simplejpeg would write past its memory
-        raise UnreadableImage("lossless JPEG, which is read in DICOM only; convert it to PNG")
     try:
+        if describe(raw).lossless:  # simplejpeg would write past its memory
+            raise ValueError("lossless, which is read in DICOM only; convert it to PNG")
         ink = simplejpeg.decode_jpeg_header(raw)[2] in ("CMYK", "YCCK")
         space = "CMYK" if ink else "GRAY"
         simplejpeg.decode_jpeg(raw, space, min_height=1, min_width=1, min_factor=8, strict=True)

@@ -1,6 +1,7 @@
 """One picture in every coding that cameras, scanners and hospitals write: read as that picture, or
 refused with a reason that names the cause. Damaged files are in test_zoo.py."""
 
+import errno
 import io
 import struct
 import tracemalloc
@@ -225,7 +226,7 @@ REFUSED = {  # how it is written, and what the reason must say
     ),
     "Lab": (pillow("TIFF", Image.fromarray(np.dstack([PICTURE] * 3), "LAB")), "LAB"),
     "wholly transparent": (pillow("PNG", with_alpha(visible=0)), "every pixel is transparent"),
-    "lossless JPEG": (raw(lossless_jpeg(PICTURE, 8)), "lossless JPEG"),
+    "lossless JPEG": (raw(lossless_jpeg(PICTURE, 8)), "JPEG: lossless"),
     "deep lossless JPEG": (raw(lossless_jpeg(DEEP >> 4, 12)), "lossless JPEG of 12 bits"),
     "deep JPEG": (raw(jpeg().replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c")), "of 12 bits"),
     "JPEG-LS": (raw(jpeg().replace(b"\xff\xc0", b"\xff\xf7")), "lossless JPEG"),
@@ -560,6 +561,7 @@ def test_padding_may_be_a_range_a_text_or_of_the_wrong_sign(tmp_path):
         *(({name: ""}, f"without {name}") for name in ("Rows", "PixelRepresentation")),
         ({"PixelData": None}, "without PixelData"),
         ({"PhotometricInterpretation": ""}, "without PhotometricInterpretation"),
+        ({"PhotometricInterpretation": ["S3NTINEL", "2"]}, "PhotometricInterpretation is neither"),
         ({"PhotometricInterpretation": "S3NTINEL"}, "PhotometricInterpretation is neither"),
         ({"PhotometricInterpretation": "RGB"}, "PhotometricInterpretation is RGB"),
         ({"PresentationLUTShape": "INVERSE"}, "PresentationLUTShape"),
@@ -611,3 +613,15 @@ def test_a_negative_that_says_so_twice_is_turned_once(tmp_path):
     tags = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
     path = dicom(tmp_path / "film", DEEP, 16, **tags)
     np.testing.assert_allclose(read_image(path), 1 - scaled(DEEP), atol=1e-6)
+
+
+def test_a_fault_of_the_disk_is_not_taken_for_one_of_the_file(tmp_path, monkeypatch):
+    path = dicom(tmp_path / "film", DEEP, 16)
+
+    def failing(*args, **options):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("pydicom.dcmread", failing)
+    with pytest.raises(UnreadableImage, match="film") as caught:
+        read_image(path)
+    assert caught.value.__cause__.errno == errno.EIO  # what preparation looks for
