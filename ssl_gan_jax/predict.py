@@ -4,7 +4,7 @@
     python -m ssl_gan_jax.predict --workdir=RUN @list.txt --operating_point=sensitivity=.95
     python -m ssl_gan_jax.predict --workdir=RUN images --explain=overlays --json | jq .decision
 
-Takes files (PNG, JPEG, TIFF, DICOM), folders with all images below them, and @FILE, a list with a
+Takes files, folders with all images below them (as training finds them), and @FILE, a list with a
 path a line. Writes one row an image: path, p_<class> (with the run's temperature), decision (at the
 threshold that validation chose, or at another --operating_point), ood_score and ood: "yes" where
 the image is unlike the run's own (score above 1), and its prediction means nothing; both are empty

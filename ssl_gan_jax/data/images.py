@@ -1,52 +1,94 @@
-"""One file to one gray image, and one gray image to the array that networks see."""
+"""One file to one gray image, and one gray image to the array that networks see.
+
+The content of a file decides what it is, never its name. What cannot be read as it was meant, such
+as several pictures in one file, or pixels that contradict their header, is refused with a reason.
+"""
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from absl import logging
+from PIL import Image
 from skimage import exposure
 
-from ssl_gan_jax.data import dicom
-from ssl_gan_jax.data.pixels import Header, UnreadableImage, check_header, check_jpeg, stretch
+from ssl_gan_jax.data import dicom, pictures
+from ssl_gan_jax.data.pixels import Header, UnreadableImage
 from ssl_gan_jax.errors import UserError
 
 EQUALIZE = ("hist", "clahe", "none")
 ASPECT = ("squash", "pad")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+READ = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000 or DICOM"
+# A file with one of these counts as an image whatever it holds: a damaged one is then named.
+SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
+    | {".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".dcm", ".dicom", ".heic", ".heif", ".avif"}
+    | {".jxl", ".jls", ".svg", ".pgm", ".ppm", ".pnm", ".tga", ".psd", ".dng"}
+)
 
-_FORMATS = ("PNG", "JPEG", "TIFF")  # of the dozens that Pillow opens, some through other programs
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PHOTOMETRIC, _BITS = 262, 258  # TIFF's tags; of the first, 0 is for films stored as negatives
+_LENGTH = 132  # bytes that say what a file is
+# How each kind of file begins. DICOM may lack its first 132 bytes: then an element of group 2 or 8
+# comes first, with a type or a short length.
+_KINDS = {
+    "DICOM": rb".{128}DICM|[\x02\x08]\0.\0([A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.[A-Z]{2}",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "GIF": rb"GIF8[79]a",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "JPEG2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+    "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "AVIF": rb".{4}ftypavi[fs]",
+}
+_KINDS = {kind: re.compile(start, re.DOTALL) for kind, start in _KINDS.items()}
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # characters that no text holds
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_NOT_THE_USERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_NAMED = 10  # files in a warning
 
 
 def files_in(top: Path) -> Iterator[str]:
-    """Yield the image files in a folder and all below, by suffix and relative to it.
+    """Yield the image files in a folder and all below, sorted and relative to it.
 
-    Links to folders are followed, each folder once. A folder that is not there holds none.
+    These are the files that begin like an image, and those with an image's suffix. The others are
+    counted and named in a warning, except for text such as tables and notes, a DICOMDIR, and what
+    is hidden. Links to folders are followed, each folder once. A folder that is not there holds
+    none.
 
     Raises:
         UserError: a folder cannot be listed, or a name is not UTF-8.
     """
-    seen = set()
+    seen, others = set(), []
     for folder, subfolders, names in os.walk(top, onerror=_refuse, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                path = Path(folder, name).relative_to(top).as_posix()
-                try:
-                    path.encode()
-                except UnicodeEncodeError:
-                    raise UserError(f"{ascii(path)}: not a name in UTF-8; rename it") from None
-                yield path
+        hidden = {name for name in (*subfolders, *names) if name.startswith(".")}
+        hidden |= {"DICOMDIR", *_NOT_THE_USERS}
+        subfolders[:] = sorted(set(subfolders) - hidden)
+        for name in sorted(set(names) - hidden):
+            path = Path(folder, name)
+            if os.path.splitext(name)[1].lower() not in SUFFIXES:
+                start = _start_or_nothing(path)
+                if not _kind(start):
+                    others += [] if _is_text(start) else [path]
+                    continue
+            path = path.relative_to(top).as_posix()
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise UserError(f"{ascii(path)}: not a name in UTF-8; rename it") from None
+            yield path
+    if others:
+        shown = ", ".join(path.relative_to(top).as_posix() for path in others[:_NAMED])
+        more = ", ..." if len(others) > _NAMED else ""
+        logging.warning("%d files in %s hold no image: %s%s", len(others), top, shown, more)
 
 
 def _refuse(error: OSError) -> None:
@@ -55,84 +97,33 @@ def _refuse(error: OSError) -> None:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a PNG, JPEG, TIFF or DICOM file as a gray image, by its content, whatever its suffix.
+    """Read an image file as gray, by its content, whatever its name.
 
-    Colour, palette and CMYK become luminance; alpha is dropped. Images deeper than 8 bits are
-    scaled by their own least and greatest value, since files do not say how many of their 16 bits
-    are in use; 8-bit images by 255. EXIF's orientation is applied. DICOM: see `dicom.read`.
+    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000: colour, palette and CMYK become luminance; what
+    is transparent lets black through. Images deeper than 8 bits, or signed, are scaled by their own
+    least and greatest value, since files do not say how many of their 16 bits are in use; 8-bit
+    images by 255. EXIF's orientation is applied; gamma and colour profiles are not. DICOM: see
+    `dicom.read`.
 
     Returns:
         [H,W] float32 in [0,1], black is 0; a constant deep image is all 0.
 
     Raises:
-        UnreadableImage: missing, empty, truncated, no image at all, several frames, not finite,
-            more than 8 bits in colour or with alpha, or more than MAX_PIXELS according to its
-            header (nothing is decoded then).
+        UnreadableImage: missing, empty, truncated, no image at all, of another format, several
+            frames, not finite, wholly transparent, more than 8 bits in colour or with alpha, or
+            more than MAX_PIXELS according to its header (nothing is decoded then).
         UserError: a DICOM file, and the packages that read it are not installed.
     """
     with _reasons(path := Path(path)):
-        if (start := _start(path))[128:] == b"DICM":
-            return dicom.read(path)
-        with open(path, "rb") as file:  # by its path, Pillow maps a TIFF, and may turn it wrongly
-            try:
-                image = Image.open(file, formats=_FORMATS)
-            except UnidentifiedImageError:
-                if start[:4] in _TIFF_MAGIC:  # a pixel format that Pillow does not know
-                    return _read_rare_tiff(path)
-                raise
-            check_header(image.width * image.height, lambda: getattr(image, "n_frames", 1))
-            deep, stored = image.mode in _DEEP_MODES, _bits(image, start)
-            if stored > 8 and not deep:  # Pillow would keep 8 of them
-                raise UnreadableImage(f"{stored} bits in colour or with alpha; convert it to gray")
-            if image.format == "JPEG":
-                check_jpeg(path.read_bytes())
-            elif image.info.get("compression") == "jpeg":
-                _check_jpeg_tiff(path)
-            ImageOps.exif_transpose(image, in_place=True)
-            if deep:  # never convert("L"): it saturates every pixel above 255
-                negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
-                return stretch(np.asarray(image), negative)  # Pillow inverts 8-bit negatives itself
-            return np.asarray(image.convert("L")).astype(np.float32) / 255
-
-
-def _bits(image: Image.Image, start: bytes) -> int:
-    """Of one channel, as stored; `start` is the file's."""
-    if image.format == "PNG":
-        return start[24]
-    return max(image.tag_v2.get(_BITS, (1,))) if image.format == "TIFF" else 8
-
-
-def _read_rare_tiff(path: Path) -> np.ndarray:
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
-        pixels = page.asarray(maxworkers=1)
-        if pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
-            raise UnreadableImage(f"{pixels.ndim}-dimensional {pixels.dtype}, no gray image")
-        return stretch(pixels, negative=page.photometric == 0)
+        kind = _readable_kind(path)
+        return dicom.read(path) if kind == "DICOM" else pictures.read(path, kind)
 
 
 def read_header(path: str | Path) -> Header:
     """Read the size and depth of an image, and decode nothing; raises as `read_image`."""
     with _reasons(path := Path(path)):
-        if (start := _start(path))[128:] == b"DICM":
-            return dicom.header(path)
-        try:
-            with Image.open(path, formats=_FORMATS) as image:
-                return Header(image.width, image.height, _bits(image, start), None)
-        except UnidentifiedImageError:
-            with tifffile.TiffFile(path) as tiff:
-                page = tiff.pages[0]
-                return Header(page.imagewidth, page.imagelength, page.bitspersample, None)
-
-
-def _check_jpeg_tiff(path: Path) -> None:
-    with tifffile.TiffFile(path) as tiff:
-        page, file = tiff.pages[0], tiff.filehandle
-        tables = (page.jpegtables or b"\xff\xd8\xff\xd9")[:-2]  # what all strips share
-        for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-            file.seek(start)
-            check_jpeg(tables + file.read(count)[2:])
+        kind = _readable_kind(path)
+        return dicom.header(path) if kind == "DICOM" else pictures.header(path, kind)
 
 
 def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash") -> np.ndarray:
@@ -181,20 +172,40 @@ def _reasons(path: Path) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too many pixels according to its header") from error
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(
-            "not a PNG, JPEG, TIFF or DICOM image, whatever its suffix"
-        ) from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         reason = str(error).replace(str(path), path.name).partition("\n")[0]
         raise UnreadableImage(f"{type(error).__name__}: {reason}") from error
+
+
+def _readable_kind(path: Path) -> str:
+    kind = _kind(_start(path))
+    if kind not in ("DICOM", *pictures.FORMATS):
+        known = f"{kind}, which is not read; save it as PNG" if kind else f"not a {READ} image"
+        raise UnreadableImage(f"{known}, whatever its suffix")
+    return kind
+
+
+def _kind(start: bytes) -> str:
+    """Return the kind of a file that begins so, '' for no image."""
+    return next((kind for kind, pattern in _KINDS.items() if pattern.match(start)), "")
+
+
+def _is_text(start: bytes) -> bool:
+    return bool(start) and (start[:2] in _UTF_16 or not _CONTROL.search(start))
+
+
+def _start_or_nothing(path: Path) -> bytes:
+    try:
+        return _start(path)
+    except (UnreadableImage, OSError):
+        return b""
 
 
 def _start(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise UnreadableImage("no file")  # a pipe would wait for ever
     with open(path, "rb") as file:
-        start = file.read(132)
+        start = file.read(_LENGTH)
     if not start:
         raise UnreadableImage("the file is empty")
     return start

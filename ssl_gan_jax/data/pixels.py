@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
+from ssl_gan_jax.data.codestream import describe
+
 MAX_PIXELS = 100_000_000  # a chest film digitised at 100 um holds 15 million
 
 
@@ -26,6 +28,7 @@ def stretch(
     pixels: np.ndarray,
     negative: bool,
     curve: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+    padding: np.ndarray | None = None,
 ) -> np.ndarray:
     """Scale stored values to float32 in [0,1] by the least and greatest; a constant image is 0.
 
@@ -33,16 +36,20 @@ def stretch(
         pixels: [H,W] stored values.
         negative: great values are black.
         curve: what a stored value means; a function of each value alone.
+        padding: [H,W] bool, pixels of integers that are no part of the image; they become 0.
 
     Raises:
         UnreadableImage: some values are NaN or infinite.
     """
     if pixels.dtype.kind in "iu" and pixels.itemsize <= 2:
-        low, high = int(pixels.min()), int(pixels.max())
+        inside = pixels if padding is None or padding.all() else pixels[~padding]
+        low, high = int(inside.min()), int(inside.max())
         # There are fewer levels than pixels, so all arithmetic is done on levels.
         levels = _scale(curve(np.arange(low, high + 1)), negative)
         wide = pixels if pixels.dtype.kind == "u" else pixels.astype(np.int32)
-        return levels[wide - low]
+        if padding is None:
+            return levels[wide - low]
+        return np.where(padding, np.float32(0), levels[wide.clip(low, high) - low])
     return _scale(curve(pixels), negative)
 
 
@@ -61,6 +68,8 @@ def check_jpeg(raw: bytes) -> None:
     decodes a second time, at an eighth of the size, and takes libjpeg's warnings for errors.
     """
     try:
+        if describe(raw).lossless:  # simplejpeg would write past its memory
+            raise ValueError("lossless, which is read in DICOM only; convert it to PNG")
         ink = simplejpeg.decode_jpeg_header(raw)[2] in ("CMYK", "YCCK")
         space = "CMYK" if ink else "GRAY"
         simplejpeg.decode_jpeg(raw, space, min_height=1, min_width=1, min_factor=8, strict=True)

@@ -30,6 +30,7 @@ OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None
 CHUNK = 64  # images that are prepared together, and lost together where that is interrupted
 # Errors of disks and permissions, which may pass: not to be kept as a fault of the file.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
+_MAX_ARRAYS = 2**32  # bytes of an npz file, unpacked
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 _THREADS = 8  # at most: each holds an image at full resolution
 
@@ -131,6 +132,10 @@ def index_of_npz(
         raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
     rows, pixels, path = [], {}, data_dir / places[0]
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MAX_ARRAYS:
+            raise ValueError(f"{size >> 20} MB unpacked, {_MAX_ARRAYS >> 20} at most")
         with np.load(path, allow_pickle=False) as arrays:
             loaded = {split: [arrays[name] for name in names] for split, names in parts.items()}
     except Exception as error:  # zip, header or pickle: what a damaged file raises varies
@@ -165,7 +170,7 @@ class SourceConfig(tfds.core.BuilderConfig):
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The builder of every source: subclasses set `index`, a version and instructions."""
 
-    VERSION = tfds.core.Version("1.0.1")  # raise it when prepared pixels change
+    VERSION = tfds.core.Version("1.0.2")  # raise it when prepared pixels change
     BUILDER_CONFIGS = [SourceConfig(name="default")]
 
     @staticmethod

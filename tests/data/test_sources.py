@@ -309,7 +309,7 @@ def prepared_once(many, cache):
     loaded = records.load("folder", many, 8, cache_dir=cache, max_unreadable=0.1)
     assert [path for path, _ in loaded.quarantined] == ["a/0003.png"]
     left = {path.name for path in (cache / "folder").glob("*/*")}
-    assert left == {"1.0.1", "lock", "metadata.json"}  # no parts, nothing incomplete
+    assert left == {"1.0.2", "lock", "metadata.json"}  # no parts, nothing incomplete
     return loaded.image
 
 

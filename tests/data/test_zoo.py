@@ -95,9 +95,7 @@ IMAGES = {
     "zip": zipped(),
     "pickle": pickle.dumps(NOISE),
     "numpy": b"\x93NUMPY\x01\0" + bytes(200),
-    "gif": coded("GIF"),
     "gif of frames": coded("GIF", save_all=True, append_images=[Image.fromarray(255 - NOISE)]),
-    "webp": coded("WEBP"),
     "png signature": png(),
     "png truncated": coded("PNG")[:900],
     "png without its last chunks": coded("PNG")[:-40],
@@ -332,12 +330,30 @@ def tgz(*members, damage=lambda raw: raw):
     return damage(gzip.compress(file.getvalue()))
 
 
+def sparse(size, count=1):
+    """Members that hold nothing, and say that they unpack to `size` bytes each."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(count):
+            info = tarfile.TarInfo(f"{i}.xml")
+            info.pax_headers = {
+                "GNU.sparse.major": "0",
+                "GNU.sparse.minor": "1",
+                "GNU.sparse.size": str(size),
+                "GNU.sparse.map": f"{size},0",
+            }
+            tar.addfile(info)
+    return gzip.compress(file.getvalue())
+
+
 LINK, HARD, DEVICE = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE
 REPORTS = {  # kind: archive, expected message
     "trust 17: only a link": (tgz(("1.xml", (LINK, "/etc/hostname"))), "no report"),
     "trust 17: only a hard link": (tgz(("1.xml", (HARD, "../../secret.xml"))), "no report"),
     "trust 17: only a device": (tgz(("1.xml", (DEVICE, ""))), "no report"),
     "trust 17: 1000:1": (gzip.compress(bytes(2**28 + 2**20), 1), "more than 256 MB"),
+    "trust 17: a sparse member": (sparse(2**31), "0.xml holds more than 1 MB"),
+    "trust 17: many sparse members": (sparse(2**20, 257), "reports hold more than 256 MB"),
     "no archive": (b"text", "cannot be read"),
     "no tar": (gzip.compress(b"text" * 999), "cannot be read"),
     "empty": (b"", "cannot be read|no report"),

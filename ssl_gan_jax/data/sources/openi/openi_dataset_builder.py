@@ -122,7 +122,9 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
             raw = io.BytesIO(tables.unpacked(archive, _MAX_REPORTS))
             with tarfile.open(fileobj=raw, mode="r:") as tar:
                 members = [m for m in tar if m.isfile() and m.name.endswith(".xml")]
-                yield from sorted((Path(m.name).name, tar.extractfile(m).read()) for m in members)
+                _check_sizes(archive, members)  # a sparse member is larger than its archive
+                for member in sorted(members, key=lambda m: Path(m.name).name):
+                    yield Path(member.name).name, tar.extractfile(member).read()
         except tarfile.TarError as error:
             raise UserError(f"{archive} cannot be read ({error}): download it again") from error
         return
@@ -130,6 +132,14 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
         f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: "
         + " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
     )
+
+
+def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
+    large = [member.name for member in members if member.size > _MAX_REPORT]
+    if large or sum(member.size for member in members) > _MAX_REPORTS:
+        what = f"its {large[0]} holds" if large else "its reports hold"
+        limit = (_MAX_REPORT if large else _MAX_REPORTS) >> 20
+        raise UserError(f"{archive}: {what} more than {limit} MB: this is not what was published")
 
 
 def _views(data_dir: Path) -> dict[str, str]:
