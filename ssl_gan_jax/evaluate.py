@@ -7,11 +7,14 @@ against scikit-learn's.
 Conventions. Two classes: index 1 is the positive one, and an image is called positive where
 `probs[:, 1] >= threshold`. More classes: the decision is the argmax, AUROC and AUPRC are macro
 averages of one class against the rest, and threshold, sensitivity and specificity are None. AUROC
-and AUPRC rank images by `log_odds`, since probabilities near 1 round to 1 and tie. The expected calibration error bins the largest probability, whatever the threshold, into 15 bins of
-equal width, closed on the right, and compares it with how often the argmax is correct. Balanced
-accuracy is the mean recall of the classes that the images have. None means undefined, as AUROC is
-where the images are all of one class (or, with K > 2, where one is absent). A bootstrap's replicate
-that lacks a class of the images leaves AUROC, AUPRC and balanced accuracy undefined.
+and AUPRC rank images by `log_odds`, since probabilities near 1 round to 1 and tie. Balanced
+accuracy is the mean recall of the classes that the images have. The expected calibration error bins
+the largest probability, whatever the threshold, into 15 bins of equal width, closed on the right,
+and compares it with how often the argmax is correct.
+
+None means undefined, as AUROC is where the images are all of one class (or, with K > 2, where one
+is absent). A bootstrap's replicate that lacks a class of the images leaves AUROC, AUPRC and
+balanced accuracy undefined.
 """
 
 import csv
@@ -232,9 +235,9 @@ def write_predictions(
     """Writes predictions.csv: path, label, one p_<class> each, decision; a row per image.
 
     `label` holds class indices, -1 for an unlabelled image, whose cell stays empty. Probabilities
-    are written in full, the smallest too, so that metrics can be computed from the file again. Cells that a
-    spreadsheet would take for a formula begin with an apostrophe. The file appears whole or not at
-    all; raises UserError where it cannot be written.
+    are written in full, the smallest too, so that metrics can be computed from the file again.
+    Cells that a spreadsheet would take for a formula begin with an apostrophe. The file appears
+    whole or not at all; raises UserError where it cannot be written.
     """
     probs = np.asarray(probs, np.float64)
     with atomic_write(path, newline="") as file:

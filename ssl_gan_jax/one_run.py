@@ -151,7 +151,10 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
         seen = trained.learnt_from(one.task, one.config, bool(one.programs.predict))
         images = one.programs.sample(state, jax.random.key(0), SAMPLES)
         result["samples"] = quality.memorisation(
-            np.asarray(images), records.image[seen], records.image[one.task.val]
+            np.asarray(images),
+            records.image[seen],
+            records.image[one.task.val],
+            **quality.moves(one.config.method),
         )
     if not one.programs.predict:
         return result
