@@ -1,16 +1,19 @@
 """Sweeps: which cells there are, who trains with whom, and what a failing cell does to the rest."""
 
+import inspect
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_gan_jax import sweep
 from ssl_gan_jax.errors import Stopped, UserError
+from ssl_gan_jax.report import rows
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -63,6 +66,52 @@ def test_cells_have_the_values_that_were_added_and_those_for_all(config):
 def test_a_sweep_that_makes_no_sense_is_refused(config, function, message):
     with pytest.raises(UserError, match=message):
         sweep.cells(config, "", {}, function)
+
+
+def changes(file, arg="", overrides=(), function="sweep"):
+    """What the columns of a report would say of each cell of a sweep."""
+    row = {"method": "m", "data": "d", "size": 1, "seed": 0, "classes": [], "experiment": "e"}
+    found = sweep.cells(str(file), arg, dict(overrides), function)
+    return {rows.to_run(row | {"cell": cell.place}, "").changes for cell in found}
+
+
+CHEX = ROOT / "configs" / "chex.py"
+
+
+def test_an_argument_is_a_change_as_the_same_flag_is_and_where_a_run_stands_is_none(config):
+    assert changes(config) == changes(config, "labels=3") == {()}
+    assert changes(config, "", {"method.width": 8, "data.size": 64}) == {("width 8",)}
+    assert changes(config, "", {"train.log_every": 7, "data.cache_dir": "/x"}) == {()}
+    assert changes(config, "", {"data.options.site": "B"}) == {("data.options.site B",)}
+    folder = ROOT / "configs" / "folder.py"
+    flag = changes(folder, "", {"train.steps": 7})
+    assert changes(folder, "steps=7") == flag == {("train.steps 7",)}
+    assert changes(CHEX) == changes(CHEX, "size=32") == {()}
+
+
+@given(st.sampled_from(sorted((ROOT / "configs").glob("*.py"))), st.data())
+@settings(max_examples=30, deadline=None)
+def test_two_sweeps_that_differ_in_an_argument_share_no_column(path, data):
+    """Any argument of any config that changes more than where a run stands."""
+    get_config = runpy.run_path(str(path))["get_config"]
+    options = {"preset": "paper", "steps": 7, "epochs": 7, "width": 8, "pool": "all"}
+    key = data.draw(st.sampled_from([k for k in options if k in inspect.getsource(get_config)]))
+    try:
+        plain, other = changes(path), changes(path, f"{key}={options[key]}")
+    except UserError:  # not an argument of this one
+        return
+    assert not plain & other
+
+
+@pytest.mark.parametrize("where", ["flag", "file"])
+def test_replicas_in_a_cell_are_refused_with_the_way_out(where, config):
+    overrides = {"replicas": 3} if where == "flag" else {}
+    if where == "file":
+        Path(config).write_text(
+            CONFIG.replace("return config", "config.replicas = 3; return config")
+        )
+    with pytest.raises(UserError, match="replicas=3.*--together=3"):
+        sweep.cells(config, "", overrides)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
@@ -133,7 +182,8 @@ def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp
     done = {path.parent.name: path for path in runs.glob("*/result.json")}
     assert sorted(done) == ["labels=6,seed=0", "labels=6,seed=1", "labels=6,seed=2"]
     row = json.loads(done["labels=6,seed=1"].read_text())
-    assert row["experiment"] == "tiny" and row["cell"] == {"labels": 6, "seed": 1}
+    place = {"method": "supervised", "data": "phantom", "size": 32, "labels": 6, "seed": 1}
+    assert row["experiment"] == "tiny" and row["cell"] == place
     assert row["replicas"] == 2 and row["commit"] and "core" in row["machine"]
     assert row["command"].endswith("tiny.py:labels=6,seed=1 --workdir=RUN")
 
