@@ -1,6 +1,5 @@
 """Sweeps: which cells there are, who trains with whom, and what a failing cell does to the rest."""
 
-import inspect
 import json
 import runpy
 import subprocess
@@ -8,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_gan_jax import sweep
+from ssl_gan_jax import sweep, train
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.report import rows
 
@@ -89,18 +88,32 @@ def test_an_argument_is_a_change_as_the_same_flag_is_and_where_a_run_stands_is_n
     assert changes(CHEX) == changes(CHEX, "size=32") == {()}
 
 
-@given(st.sampled_from(sorted((ROOT / "configs").glob("*.py"))), st.data())
-@settings(max_examples=30, deadline=None)
-def test_two_sweeps_that_differ_in_an_argument_share_no_column(path, data):
-    """Any argument of any config that changes more than where a run stands."""
-    get_config = runpy.run_path(str(path))["get_config"]
-    options = {"preset": "paper", "steps": 7, "epochs": 7, "width": 8, "pool": "all"}
-    key = data.draw(st.sampled_from([k for k in options if k in inspect.getsource(get_config)]))
-    try:
-        plain, other = changes(path), changes(path, f"{key}={options[key]}")
-    except UserError:  # not an argument of this one
-        return
-    assert not plain & other
+ARGUMENTS = ["chex:preset=paper", "chex:pool=all", "plco:preset=paper", "domain:steps=7",
+             "mnist:epochs=7", "synthesis:width=8", "folder:steps=7"]  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_two_sweeps_that_differ_in_an_argument_share_no_column(argument):
+    name, _, arg = argument.partition(":")
+    path = ROOT / "configs" / f"{name}.py"
+    assert not changes(path) & changes(path, arg)
+
+
+def test_a_split_that_follows_the_seed_does_so_in_replicas_and_in_sweeps(monkeypatch, tmp_path):
+    """As M Table 2's, which each seed draws anew; all others keep theirs."""
+    monkeypatch.setattr(train, "together", lambda configs, *_: configs)
+    for name, splits in (("domain", [3, 4]), ("plco", [0, 0])):
+        path = ROOT / "configs" / f"{name}.py"
+        config = runpy.run_path(str(path))["get_config"]("seed=3")
+        config.replicas = 2
+        runs = train.run(config, tmp_path)["runs"]
+        assert [one.train.seed for one in runs] == [3, 4] and config.train.seed == 3
+        assert [one.data.split_seed for one in runs] == splits
+    found = sweep.cells(str(ROOT / "configs" / "domain.py"), "", {})
+    assert all(cell.config.data.split_seed == cell.values["seed"] for cell in found)
+    assert len(sweep.groups(found, together=10)) == 6  # and they still train together
+    found = sweep.cells(str(ROOT / "configs" / "domain.py"), "", {"data.split_seed": 5})
+    assert {c.config.data.split_seed for c in found} == {5} and found[1].config.train.seed == 1
 
 
 @pytest.mark.parametrize("where", ["flag", "file"])

@@ -75,7 +75,7 @@ TABLES: dict[str, list[Source]] = {
             "CISSL": (None, .785, .831, .815, .850),
             "SEC-GAN": (None, .854, .838, .792, .842),
             "MatchGAN": (None, .710, .775, .781, .798),
-        }, "SPARSE's own classifier is an EfficientNet-B3 pretrained on ImageNet; it ran the others "
+        }, "SPARSE's own classifier is an EfficientNet-B3 pretrained on ImageNet; the others ran "
            "as their authors left them, not tuned to these data."),
         *(
             Source("MedMNIST v2", "pneumonia_mnist", size, metric, (ALL,), columns)
