@@ -44,7 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         }
     config.data.source_site, config.data.target_site = a.source, a.target
     config.data.adapt = a.scenario == "gan_adapted"
-    config.data.split_seed = a.seed
+    config.data.split_seed = config.train.get_oneway_ref("seed")  # of each replica, too
     config.train.steps = a.steps
     config.train.batch_size = 32
     config.train.evaluate_every = 100

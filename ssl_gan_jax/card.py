@@ -149,7 +149,9 @@ def render(card: Mapping[str, Any]) -> str:
             "## Generated images",
             f"Median distance to the nearest training image {made['nearest_train']:.1f} gray "
             f"levels, of validation images {made['nearest_train_of_validation']:.1f}; nearer than "
-            f"99 % of the validation images: {made['copies']:.0%} of the samples.",
+            f"99 % of the validation images: {made['copies']:.0%} of the samples. Images are "
+            "compared pixel by pixel, shifted (and mirrored) as training does: copies that were "
+            "moved further, turned, scaled, made brighter or blended are not found.",
         ]
     return "\n\n".join(parts) + "\n"
 

@@ -25,7 +25,11 @@ RESUMABLE = (
 )
 # Keys of a config that arguments of `base` choose, by the arguments' names.
 CHOSEN = {"method.name": "method", "data.name": "data", "data.size": "size", "train.seed": "seed"}
-TOGETHER = ("train.seed", "data.labels_per_class", "data.images")  # what replicas may differ in
+# What replicas may differ in.
+TOGETHER = ("train.seed", "data.split_seed", "data.labels_per_class", "data.images")
+# Arguments of a config that say where a run stands; all others are changes to its method.
+PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target",
+         "only", "train.test_at_end")  # fmt: skip
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  # noqa: ANN401
@@ -80,7 +84,7 @@ def base(
         "only_class": "",  # train on one class alone (dcgan)
         "val": 0.1,  # of the patients
         "test": 0.1,  # of the patients, where there is no official test set
-        "split_seed": 0,
+        "split_seed": 0,  # draws the parts where no official ones are
         "source_site": "",  # labelled images of this site only ...
         "target_site": "",  # ... tested on this one (M Table 2)
         "adapt": False,  # the target's training images join the unlabelled ones
@@ -117,6 +121,24 @@ def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
       UserError: there is no such method.
     """
     return flat(base(**{name: leaves[key] for key, name in CHOSEN.items()}))
+
+
+def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's cell in a table: where it stands, and all leaves of its config that are not usual.
+
+    Args:
+      own: the leaves of its config.
+      default: those of a config that is usual for such a run.
+    """
+    budgets = {"data.labels_per_class": "labels", "data.images": "images"}
+    cell = {name: own[key] for key, name in CHOSEN.items()}
+    cell |= {name: own[key] for key, name in budgets.items() if own.get(key)}
+    named = {*CHOSEN, *RESUMABLE, *budgets}
+    return cell | {
+        key: value
+        for key, value in own.items()
+        if key not in named and (key not in default or default[key] != value)
+    }
 
 
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:

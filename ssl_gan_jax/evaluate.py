@@ -6,10 +6,15 @@ against scikit-learn's.
 
 Conventions. Two classes: index 1 is the positive one, and an image is called positive where
 `probs[:, 1] >= threshold`. More classes: the decision is the argmax, AUROC and AUPRC are macro
-averages of one class against the rest, and threshold, sensitivity and specificity are None. The
-expected calibration error bins the largest probability, whatever the threshold, into 15 bins of
-equal width, closed on the right, and compares it with how often the argmax is correct. None means
-undefined, as AUROC is where the images are all of one class (or, with K > 2, where one is absent).
+averages of one class against the rest, and threshold, sensitivity and specificity are None. AUROC
+and AUPRC rank images by `log_odds`, since probabilities near 1 round to 1 and tie. Balanced
+accuracy is the mean recall of the classes that the images have. The expected calibration error bins
+the largest probability, whatever the threshold, into 15 bins of equal width, closed on the right,
+and compares it with how often the argmax is correct.
+
+None means undefined, as AUROC is where the images are all of one class (or, with K > 2, where one
+is absent). A bootstrap's replicate that lacks a class of the images leaves AUROC, AUPRC and
+balanced accuracy undefined.
 """
 
 import csv
@@ -18,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.writer import atomic_write
@@ -32,6 +37,9 @@ METRICS = (
     "specificity",
     "ece",
 )
+# What `report` adds with two classes: the same metrics where an image is called positive from .5
+# on. Labels are drawn evenly over the classes, so this threshold needs no validation images.
+AT_HALF = {f"{name}_at_half": name for name in ("accuracy", "sensitivity", "specificity")}
 ECE_BINS = 15
 _CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
 
@@ -39,7 +47,14 @@ _CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
 def predict_all(
     predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Class probabilities `[N,K]` float64 of `images` `[N,H,W,1]` uint8.
+    """Class probabilities `[N,K]` float64 of `images`: softmax of `logits_of`."""
+    return softmax(logits_of(predict_fn, images, batch_size), axis=1)
+
+
+def logits_of(
+    predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Logits `[N,K]` float64 of `images` `[N,H,W,1]` uint8.
 
     `predict_fn` takes `[batch_size,H,W,1]` float32 in [-1,1] and gives logits `[batch_size,K]`; see
     `batched`. Raises UserError where the logits are not finite.
@@ -50,7 +65,7 @@ def predict_all(
             f"predictions of {bad} of {len(joined)} images are not finite: the weights have "
             "diverged; go back to an earlier checkpoint or lower the learning rate"
         )
-    return softmax(joined, axis=1)
+    return joined
 
 
 def batched(
@@ -71,14 +86,32 @@ def batched(
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def metrics(probs: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+def log_odds(probs: np.ndarray, logits: np.ndarray | None = None) -> np.ndarray:
+    """`[N,K]`: the log-odds of each class against the others, which rank images without ties.
+
+    Of `logits` `[N,K]`, of any scale, where they are given, else of `probs` `[N,K]`, which hold
+    them up to 745 on either side: the small probability is kept where the large one rounds to 1.
+    """
+    if logits is None:
+        logits = np.log(np.maximum(probs, np.nextafter(0, 1)))
+    logits = np.asarray(logits, np.float64)
+    others = (np.delete(logits, k, axis=1) for k in range(logits.shape[1]))
+    return logits - np.stack([logsumexp(rest, axis=1) for rest in others], axis=1)
+
+
+def metrics(
+    probs: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    logits: np.ndarray | None = None,
+) -> dict[str, Any]:
     """n, threshold and the seven METRICS of `probs` `[N,K]` against `label` `[N]` in 0..K-1.
 
-    All are fractions in [0,1]; None where undefined. Raises ValueError for labels out of range or
-    probabilities that are not finite.
+    All are fractions in [0,1]; None where undefined. `logits` rank the images, see `log_odds`.
+    Raises ValueError for labels out of range or probabilities that are not finite.
     """
     probs, label = _checked(probs, label)
-    values = _weighted(probs, label, threshold, np.ones((1, len(label))))
+    values = _weighted(probs, label, threshold, np.ones((1, len(label))), logits)
     return {
         "n": len(label),
         "threshold": float(threshold) if probs.shape[1] == 2 else None,
@@ -123,6 +156,7 @@ def bootstrap_intervals(
     patient: np.ndarray | Sequence,
     threshold: float = 0.5,
     *,
+    logits: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float | None, float | None]]:
@@ -143,7 +177,7 @@ def bootstrap_intervals(
     for start in range(0, replicates, rows):
         drawn = rng.integers(len(ids), size=(min(rows, replicates - start), len(ids)))
         times = np.stack([np.bincount(row, minlength=len(ids)) for row in drawn])
-        parts.append(_weighted(probs, label, threshold, times[:, owner].astype(np.float64)))
+        parts.append(_weighted(probs, label, threshold, times[:, owner].astype(np.float64), logits))
     intervals = {}
     for name in METRICS:
         values = np.concatenate([part[name] for part in parts])
@@ -159,21 +193,30 @@ def report(
     patient: np.ndarray | Sequence,
     threshold: float = 0.5,
     *,
+    logits: np.ndarray | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """n, patients, threshold, and `{"value", "low", "high"}` for each of METRICS; JSON-ready."""
-    values = metrics(probs, label, threshold)
-    spans = bootstrap_intervals(probs, label, patient, threshold, replicates=replicates, seed=seed)
-    return {
-        "n": values["n"],
-        "patients": len(np.unique(np.asarray(patient))),
-        "threshold": values["threshold"],
-        **{
+    """n, patients, threshold, and `{"value", "low", "high"}` for each of METRICS; JSON-ready.
+
+    With two classes also for each of AT_HALF.
+    """
+
+    def at(threshold: float) -> dict[str, Any]:
+        values = metrics(probs, label, threshold, logits)
+        spans = bootstrap_intervals(
+            probs, label, patient, threshold, logits=logits, replicates=replicates, seed=seed
+        )
+        return values | {
             name: {"value": values[name], "low": spans[name][0], "high": spans[name][1]}
             for name in METRICS
-        },
-    }
+        }
+
+    scores = at(threshold)
+    if scores["threshold"] is not None:
+        half = at(0.5)
+        scores |= {name: half[metric] for name, metric in AT_HALF.items()}
+    return scores | {"patients": len(np.unique(np.asarray(patient)))}
 
 
 def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -192,9 +235,9 @@ def write_predictions(
     """Writes predictions.csv: path, label, one p_<class> each, decision; a row per image.
 
     `label` holds class indices, -1 for an unlabelled image, whose cell stays empty. Probabilities
-    are written in full, so that metrics can be computed from the file again. Cells that a
-    spreadsheet would take for a formula begin with an apostrophe. The file appears whole or not at
-    all; raises UserError where it cannot be written.
+    are written in full, the smallest too, so that metrics can be computed from the file again.
+    Cells that a spreadsheet would take for a formula begin with an apostrophe. The file appears
+    whole or not at all; raises UserError where it cannot be written.
     """
     probs = np.asarray(probs, np.float64)
     with atomic_write(path, newline="") as file:
@@ -207,7 +250,11 @@ def write_predictions(
 
 
 def _weighted(
-    probs: np.ndarray, label: np.ndarray, threshold: float, weight: np.ndarray
+    probs: np.ndarray,
+    label: np.ndarray,
+    threshold: float,
+    weight: np.ndarray,
+    logits: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Each of METRICS, `[R]`, under each row of image weights `[R,N]`; NaN where undefined."""
     classes = probs.shape[1]
@@ -220,8 +267,8 @@ def _weighted(
     recall = np.full_like(hits, np.nan)
     np.divide(hits, count, out=recall, where=count > 0)
 
-    ranked = [1] if classes == 2 else range(classes)
-    areas = np.mean([_areas(probs[:, c], label == c, weight) for c in ranked], axis=0)
+    ranked, score = [1] if classes == 2 else range(classes), log_odds(probs, logits)
+    areas = np.mean([_areas(score[:, c], label == c, weight) for c in ranked], axis=0)
 
     confidence = probs.max(axis=1)
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
@@ -231,7 +278,7 @@ def _weighted(
     undefined = np.full(len(weight), np.nan)
     return {
         "accuracy": hits.sum(axis=1) / total,
-        "balanced_accuracy": np.nansum(recall, axis=1) / (count > 0).sum(axis=1),
+        "balanced_accuracy": recall[:, truth.any(axis=0)].mean(axis=1),
         "auroc": areas[0],
         "auprc": areas[1],
         "sensitivity": recall[:, 1] if classes == 2 else undefined,

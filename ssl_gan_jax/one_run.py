@@ -119,14 +119,15 @@ class Run:
         keep = {self.meta["best"]["step"]} if self.meta["best"] else ()
         self.saver.save(int(state.step), state, self.meta, keep=keep)
 
-    def predict(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
-        """Class probabilities [len(rows),K] of these images."""
+    def predict(self, state: TrainState, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities and logits, each [len(rows),K], of these images."""
 
         def predict(images: np.ndarray) -> jax.Array:
             return self.programs.classify(state, images)[0]
 
         size = self.config.train.evaluation_batch_size
-        return evaluate.predict_all(predict, self.task.records.image[rows], size)
+        logits = evaluate.logits_of(predict, self.task.records.image[rows], size)
+        return calibration.tempered(logits, 1.0), logits
 
     def samples(self, state: TrainState) -> jax.Array:
         """The same z's images [SAMPLES,S,S,1] in [-1,1] of every state."""
@@ -136,9 +137,8 @@ class Run:
         """Accuracy, AUROC and so on at threshold .5; `{}` where there is nothing to score."""
         if not self.programs.classify or not len(self.task.val):
             return {}
-        scores = evaluate.metrics(
-            self.predict(state, self.task.val), self.task.records.label[self.task.val]
-        )
+        probs, logits = self.predict(state, self.task.val)
+        scores = evaluate.metrics(probs, self.task.records.label[self.task.val], logits=logits)
         return {name: scores[name] for name in evaluate.METRICS}
 
 
@@ -157,7 +157,10 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
         seen = trained.learnt_from(one.task, one.config, bool(one.programs.classify))
         images = one.samples(state)
         result["samples"] = quality.memorisation(
-            np.asarray(images), records.image[seen], records.image[one.task.val]
+            np.asarray(images),
+            records.image[seen],
+            records.image[one.task.val],
+            **quality.moves(one.config.method),
         )
     if not one.programs.classify:
         return result
@@ -167,14 +170,18 @@ def final_scores(one: Run, state: TrainState) -> dict[str, Any]:
         probs, label = calibration.tempered(logits, 1.0), records.label[val]
         if probs.shape[1] == 2:
             threshold = evaluate.choose_threshold(probs, label)
-        result["validation"] = evaluate.report(probs, label, records.patient[val], threshold)
+        result["validation"] = evaluate.report(
+            probs, label, records.patient[val], threshold, logits=logits
+        )
         if distributed.is_first():
             calibration.save(one.workdir, known)
     if one.config.train.test_at_end:
         rows = one.task.test
-        probs, label = one.predict(state, rows), records.label[rows]
+        (probs, logits), label = one.predict(state, rows), records.label[rows]
         if len(rows):
-            result["test"] = evaluate.report(probs, label, records.patient[rows], threshold)
+            result["test"] = evaluate.report(
+                probs, label, records.patient[rows], threshold, logits=logits
+            )
         result["test_by_group"] = card.by_group(probs, records, rows, threshold)
         if distributed.is_first():
             evaluate.write_predictions(

@@ -6,8 +6,10 @@
 
 Writes 00000.png and so on, and grid.png. --interpolate adds interpolation.png: a row for each pair
 of neighbouring images, on the way from one z to the next. --neighbours adds neighbours.csv: how far
-(root mean square, gray levels of 255) each image lies from its nearest training image, and, to
-compare, how far validation images do; it shows no patient's image, and needs the run's data.
+(root mean square, gray levels of 255) each image lies from its nearest training image, shifted or
+mirrored as training does, and, to compare, how far validation images do; copies that were moved
+further, turned, scaled, made brighter or blended are not found. It shows no patient's image, and
+needs the run's data.
 
 Every PNG says in its metadata that it is synthetic. Exit codes: 0 done, 2 bad input.
 """
@@ -59,8 +61,11 @@ def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: str
     task = trained.task_of(run, data_dir)
     pixels = task.records.image
     train = pixels[trained.learnt_from(task, run.config, bool(run.method.classify))]
-    own = quality.nearest((images + 1) * 127.5, train)
-    real = quality.nearest(pixels[task.val], train) if len(task.val) else []
+    moves = quality.moves(run.config["method"])
+    own = quality.nearest((images + 1) * 127.5, train, **moves)
+    real = (
+        quality.nearest(quality.unseen(pixels[task.val]), train, **moves) if len(task.val) else []
+    )
     with atomic_write(path, newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "distance"])

@@ -30,7 +30,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import RESUMABLE, TOGETHER, check_key, flat
+from ssl_gan_jax.config import PLACE, TOGETHER, cell_of, check_key, flat
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.writer import clock
 
@@ -47,6 +47,7 @@ class Cell(NamedTuple):
 
     values: Mapping[str, Any]  # what sets it apart from the others
     config: ml_collections.ConfigDict
+    place: Mapping[str, Any] = {}  # its cell in a report's tables
 
     @property
     def name(self) -> str:
@@ -64,7 +65,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
       function: its name.
 
     Raises:
-      UserError: no such file, function or key; or two cells of the same values.
+      UserError: no such file, function or key; two cells of the same values; or replicas.
     """
     try:
         module = runpy.run_path(file)
@@ -75,12 +76,28 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         raise UserError(f"{file} has no function {function!r}; it has {', '.join(known)}")
     found: dict[str, Cell] = {}
 
+    def place(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The cell: beside where it stands, what differs from the file's own config there."""
+        arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(",")))
+        stands = {
+            k: v for k, v in (arguments | dict(values)).items() if k in PLACE and "." not in k
+        }
+        default = module["get_config"](_argument("", stands))
+        default.data.size, default.train.seed = config.data.size, config.train.seed
+        return stands | cell_of(flat(config), flat(default))
+
     def add(**values: Any) -> None:  # noqa: ANN401
         config = module["get_config"](_argument(arg, values))
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
             check_key("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
-        cell = Cell(values, config)
+        if config.replicas != 1:
+            raise UserError(
+                f"replicas={config.replicas}: a sweep trains one run a cell; add the seeds in "
+                f"{function}(add) of {file}, and --together={config.replicas} trains them as one "
+                "program"
+            )
+        cell = Cell(values, config, place(config, values))
         if cell.name in found:
             raise UserError(f"{file}: {function} adds {cell.name} twice")
         found[cell.name] = cell
@@ -226,7 +243,7 @@ def main(argv: Sequence[str]) -> int:
             command.append("--config.data.dir=DIR")  # where the images lie is the user's affair
         return {
             "experiment": Path(file).stem,
-            "cell": {k: v for k, v in overrides.items() if k not in RESUMABLE} | cell.values,
+            "cell": cell.place,
             "command": f"python -m ssl_gan_jax.main {shlex.join([*command, '--workdir=RUN'])}",
             **origin,
         }

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import copy
 import itertools
 import json
 import platform
@@ -55,7 +56,7 @@ def run(
     if config.replicas == 1:
         return together([config], [Path(workdir)], stop=stop)[0]
     seeds = range(config.train.seed, config.train.seed + config.replicas)
-    configs = [config.copy_and_resolve_references() for _ in seeds]
+    configs = [copy.deepcopy(config) for _ in seeds]  # with what follows the seed by reference
     for one, seed in zip(configs, seeds, strict=True):
         one.replicas, one.train.seed = 1, seed
     return {"runs": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds], stop)}

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,15 +28,18 @@ def atomic_write(
 ) -> Iterator[IO[Any]]:
     """A file to write that takes the place of `path` at the end: a reader sees old or new, whole.
 
-    Leaves `path` as it was when the block raises. Raises UserError where it cannot be written.
+    Of several that write `path` at once, the last to end stays. Leaves `path` as it was when the
+    block raises. Text is UTF-8; what cannot be encoded, such as a file name of other bytes, is
+    written with backslashes. Raises UserError where it cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".tmp")
-    encoding = None if "b" in mode else "utf-8"
+    # A name of its own: two processes that write one file must not write into each other's.
+    part = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
     try:
         with user_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, mode, newline=newline, encoding=encoding) as file:
+            with open(part, mode, newline=newline, encoding=encoding, errors=errors) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -85,8 +89,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list
 
 def plain(cell: Any) -> str:  # noqa: ANN401
     """One line of Markdown: names come from folders and files, and must not act as markup."""
-    text = " ".join(str(cell).split()).replace("<", "&lt;")
-    return re.sub(r"([\\|`*]|(?<=\])\()", r"\\\1", text)
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(cell).split())).replace("<", "&lt;")
+    # An underscore within a word marks nothing up, and names such as ssl_gan stay readable.
+    return re.sub(r"([\\|`*$~]|(?<=\])\(|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
 def clock(seconds: float) -> str:

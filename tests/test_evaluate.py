@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import softmax
 
 from ssl_gan_jax import evaluate
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.report import predictions
 
 
 def scored(rng, n, classes=2, levels=None, signal=1.0):
@@ -180,12 +183,74 @@ def test_intervals_do_not_depend_on_the_order_or_the_names_of_patients_alone():
     assert first != evaluate.bootstrap_intervals(probs, label, patient, seed=2)
 
 
-def test_replicates_without_a_class_are_left_out():
-    probs, label = scored(np.random.default_rng(7), 30)
-    label[:] = 0
-    label[0] = 1  # about a third of the replicates miss it
-    low, high = evaluate.bootstrap_intervals(probs, label, np.arange(30))["auroc"]
-    assert 0 <= low <= high <= 1
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+@pytest.mark.parametrize("classes", [2, 3])
+def test_replicates_without_a_class_are_left_out_of_what_needs_it(classes):
+    """The same replicates, drawn and scored one by one: by scikit-learn where all classes are."""
+    probs, label = scored(np.random.default_rng(7), 30, classes)
+    label[classes:] = 0  # one image of each other class: many replicates miss it
+    rng, found = np.random.default_rng(0), {"auroc": [], "balanced_accuracy": [], "accuracy": []}
+    for _ in range(200):
+        rows = rng.integers(30, size=30)
+        p, y = probs[rows], label[rows]
+        called = p.argmax(axis=1)
+        found["accuracy"].append(np.mean(y == called))
+        if len(set(y)) == len(set(label)):
+            found["balanced_accuracy"].append(sk.balanced_accuracy_score(y, called))
+        if len(set(y)) == classes:
+            score = p[:, 1] if classes == 2 else p
+            found["auroc"].append(sk.roc_auc_score(y, score, multi_class="ovr"))
+    spans = evaluate.bootstrap_intervals(probs, label, np.arange(30), replicates=200)
+    assert len(found["balanced_accuracy"]) < 160
+    for name, values in found.items():
+        assert spans[name] == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+
+
+CURVES = [  # strictly increasing, also where doubles have few digits left
+    lambda x: 1e-9 * x,
+    lambda x: 38 + x / 1e3,
+    lambda x: 70 * x,
+    lambda x: 1e6 * x,
+    lambda x: 1e300 * x,
+    np.arctan,
+    np.sinh,
+]
+
+
+@pytest.mark.parametrize("bend", CURVES)
+@given(st.lists(st.tuples(st.integers(-99, 99), st.booleans()), min_size=2, max_size=30))
+def test_ranks_outlive_any_increasing_transform_of_the_logits(bend, images):
+    gap, label = np.array([x for x, _ in images]) / 10, np.array([int(y) for _, y in images])
+
+    def areas(gap):
+        logits = np.stack([-gap / 2, gap / 2], axis=1)
+        got = evaluate.metrics(softmax(logits, axis=1), label, logits=logits)
+        return got["auroc"], got["auprc"]
+
+    assert areas(bend(gap)) == areas(gap)
+
+
+def test_saturated_probabilities_still_rank_and_so_do_those_of_the_file(tmp_path):
+    gap = np.linspace(38, 70, 40)  # all of them round to 1
+    probs, label = softmax(np.stack([0 * gap, gap], axis=1), axis=1), (gap > 54).astype(int)
+    assert set(probs[:, 1]) == {1.0}
+    assert evaluate.report(probs, label, np.arange(40))["auroc"]["value"] == 1
+    assert evaluate.metrics(probs[:, ::-1], 1 - label)["auprc"] == 1
+    path = tmp_path / "predictions.csv"
+    evaluate.write_predictions(path, ["x"] * 40, label, probs, ["well", "ill"])
+    back = predictions.read(path)
+    assert evaluate.metrics(back.probs, back.label)["auroc"] == 1
+    assert np.trapezoid(*predictions.roc(back)[::-1]) == 1
+
+
+def test_at_a_half_needs_no_threshold_of_validation():
+    probs, label = scored(np.random.default_rng(2), 80)
+    got, half = (evaluate.report(probs, label, np.arange(80), t) for t in (0.9, 0.5))
+    for name in ("accuracy", "sensitivity", "specificity"):
+        assert got[f"{name}_at_half"] == half[f"{name}_at_half"] == half[name] != got[name]
+    assert "accuracy_at_half" not in evaluate.report(
+        *scored(np.random.default_rng(2), 9, 3), range(9)
+    )
 
 
 def test_one_patient_has_no_interval():

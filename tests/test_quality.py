@@ -1,9 +1,15 @@
 """Distances to training images, and what they say of a generator that copies."""
 
+import itertools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from ssl_gan_jax import quality
+from ssl_gan_jax.augment import augment
 from ssl_gan_jax.quality import frechet, memorisation, nearest
 
 
@@ -17,6 +23,49 @@ def test_nearest_is_the_root_mean_square_over_pixels_to_the_nearest(block, monke
     a, b = images(5, 0), images(7, 1)
     gaps = a.astype(float).reshape(5, 1, -1) - b.astype(float).reshape(1, 7, -1)
     np.testing.assert_allclose(nearest(a, b), np.sqrt((gaps**2).mean(-1)).min(1))
+
+
+def brute(a, b, shift, flip):
+    """The definition of `nearest`, pair by pair and shift by shift."""
+    a, b = a[..., 0].astype(float), b[..., 0].astype(float)
+    h, w = a.shape[1:]
+    found = []
+    for x in a:
+        gaps = []
+        for one, y in itertools.product((x, x[:, ::-1]) if flip else (x,), b):
+            for i, j in itertools.product(range(-shift, shift + 1), repeat=2):
+                over_x = one[max(0, -i) : h - max(0, i), max(0, -j) : w - max(0, j)]
+                over_y = y[max(0, i) : h - max(0, -i), max(0, j) : w - max(0, -j)]
+                gaps.append(np.sqrt(np.mean((over_x - over_y) ** 2)))
+        found.append(min(gaps))
+    return found
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_nearest_is_the_least_over_shifts_and_mirror_images_of_what_overlaps(shift, flip):
+    a, b = images(4, 0, 9)[:, :7], images(6, 1, 9)[:, :7]
+    np.testing.assert_allclose(nearest(a, b, shift, flip), brute(a, b, shift, flip))
+
+
+@pytest.mark.parametrize(("size", "shift"), [(28, 2), (32, 3), (50, 6), (128, 12)])
+def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
+    """Moved by `augment` itself, among many images; not those that were moved further."""
+    blurred = gaussian_filter(images(170, 0, size).astype(float), (0, size / 40, size / 40, 0))
+    real = np.clip((blurred - 127.5) * size / 8 + 127.5, 0, 255).astype(np.uint8)
+    train, validation = real[:150], real[150:]
+    moves = quality.moves({"shift": shift, "flip": True})
+    given = jnp.asarray(train[:10] / 127.5 - 1, jnp.float32)
+    copies = np.asarray(augment(jax.random.key(0), given, **moves))
+    scores = memorisation(copies, train, validation, **moves)
+    assert scores["copies"] == 1 and scores["nearest_train"] < 1e-3
+    assert memorisation(validation / 127.5 - 1, train, validation, **moves)["copies"] < 0.1
+    assert memorisation(copies, train, validation)["copies"] < 0.5  # as they are
+
+
+def test_the_moves_are_those_of_real_and_of_generated_images():
+    assert quality.moves({"shift": 3, "shift_fake": 5}) == {"shift": 5, "flip": False}
+    assert quality.moves({"flip": True}) == {"shift": 0, "flip": True}
 
 
 def test_a_generator_that_copies_training_images_trips_it_and_a_sound_one_does_not():

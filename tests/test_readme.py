@@ -187,7 +187,13 @@ def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
     assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
 
 
+RESULTS = README.partition("## Results")[2].partition("\n## ")[0]
 INTERVAL = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
+
+
+def intervals(text):
+    """As in ".822 [.700, .930]", each of a text."""
+    return re.findall(INTERVAL, text)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +204,12 @@ def committed(tmp_path_factory):
     return runs, (out / "report.md").read_text()
 
 
-def test_every_interval_of_the_results_is_what_the_committed_rows_give(committed):
+def in_sections(text):
+    """{title in lower case: section} of a report."""
+    return {part.partition("\n")[0].lower(): part for part in f"\n{text}".split("\n## ")[1:]}
+
+
+def test_every_interval_of_the_results_is_of_its_experiments_rows(committed):
     runs, told = committed
 
     def kermany(method, labels, *changes):
@@ -208,11 +219,19 @@ def test_every_interval_of_the_results_is_what_the_committed_rows_give(committed
         ]
 
     hundred = kermany("supervised", 100)
-    for changes in ((), ("consistency 1.0",)):  # across budgets, which no table of a report is
-        told += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
-    results = " ".join(README.partition("## Results")[2].partition("\n## ")[0].split())
-    stated = re.findall(INTERVAL, results)
-    assert len(stated) > 80 and set(stated) - set(re.findall(INTERVAL, told)) == set()
+    across = "\n## plco\n"  # budgets, which no table of a report is
+    for changes in ((), ("consistency 1.0",)):
+        across += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
+    given = [*in_sections(told).items(), *in_sections(across).items()]
+    _, *parts = re.split(r"configs/(?=\w+\.py)", " ".join(RESULTS.split()))
+    checked = 0
+    for part in parts:
+        name = part.partition(".")[0]
+        ours = {x for title, text in given if title.startswith(name) for x in intervals(text)}
+        stated = intervals(part)
+        assert set(stated) <= ours, (name, set(stated) - ours)
+        checked += len(stated)
+    assert checked > 80
 
 
 def markdown_tables(text):
@@ -222,34 +241,48 @@ def markdown_tables(text):
         yield text[: table.start()], [dict(zip(head, line, strict=True)) for line in lines]
 
 
-def test_every_cell_of_the_results_stands_under_its_method_and_budget(committed):
-    ours = {}
-    for before, lines in markdown_tables(committed[1]):
-        section = f"\n{before}".rpartition("\n## ")[2].partition("\n")[0].lower()
-        for line in lines if "labels" in lines[0] else ():
-            for column, cell in line.items():
-                number = line["labels"].split()[0]  # "10 a class", "200 in all", "all"
-                ours.setdefault((section, number, column), []).extend(re.findall(INTERVAL, cell))
-    checked = 0
-    for before, lines in markdown_tables(README.partition("## Results")[2].partition("\n## ")[0]):
+def cells_of(report):
+    """{(section, labels, column, metric): intervals}, of test images; differences are "a - b"."""
+    found = {}
+    for title, section in in_sections(report).items():
+        for before, lines in markdown_tables(section):
+            *_, table = re.findall(r"\*\*(.+)\*\*", before)
+            for line in lines if "test images" in table else ():
+                for column, cell in line.items():
+                    name, metric = column, table.partition(",")[0]
+                    if table.startswith("Difference"):
+                        to = (
+                            line.get("baseline") or re.match("Difference to (.+), paired", table)[1]
+                        )
+                        name, metric = f"{line['method']} - {to}", column
+                    key = title, line["labels"].split()[0], name, metric.lower()
+                    found[key] = intervals(cell)
+    return found
+
+
+def test_every_cell_of_the_results_stands_under_its_method_budget_and_metric(committed):
+    ours, checked = cells_of(committed[1]), 0
+    for before, lines in markdown_tables(RESULTS):
         config = re.findall(r"configs/(\w+)\.py", before)[-1]
+        said = before.rstrip().rpartition("\n\n")[2] + " ".join(lines[0])
+        metrics = list(dict.fromkeys(re.findall("auroc|accuracy", said.lower())))
         for line in lines:
             row, *_ = line.values()
             where = row.lower() if config == "domain" else ""
             for column, cell in line.items():
-                method = re.match(r"`(\w+)`(?!`| -)", column)
-                if method and " - " not in column and cell != "–":
+                if not (name := re.match(r"`(\w+)`( - `\w+`)?", column)) or cell == "–":
+                    continue
+                for stated, metric in zip(intervals(cell), metrics, strict=False):
+                    labels, name_there = "all" if where else row, name[0].replace("`", "")
                     found = [
-                        text
-                        for (section, number, name), texts in ours.items()
+                        texts
+                        for (section, *rest), texts in ours.items()
                         if section.startswith(config) and where in section
-                        and "64x64" not in section and name == method[1]
-                        and number == ("all" if where else row)
-                        for text in texts
+                        and "64x64" not in section and rest == [labels, name_there, metric]
                     ]  # fmt: skip
-                    assert re.search(INTERVAL, cell)[0] in found, (config, row, column, cell)
+                    assert [stated] in found, (config, row, column, cell, metric)
                     checked += 1
-    assert checked > 30
+    assert checked > 60
 
 
 MODULES = "audit calibration.__main__ card export main predict quality report.__main__ sample sweep"

@@ -1,12 +1,15 @@
 """Tables hold what can be computed by hand; the page loads nothing; damage costs one run."""
 
+import base64
 import html.parser
 import json
 import math
+import re
 import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -147,6 +150,33 @@ def test_table_of_two_methods_equals_what_the_hand_computes():
     assert line[4].startswith("+.100 [-.148, .348], p = ") and f"{p:.3f}"[1:] in line[4]
 
 
+def test_each_column_is_compared_with_the_baseline_of_its_own_settings():
+    def cell(method, **changes):
+        return {"method": method, "labels": 10, "size": 32} | changes
+
+    panel = panel_of(
+        row("supervised", score=0.5, cell=cell("supervised")),
+        row("supervised", score=0.6, cell=cell("supervised", **{"method.width": 8})),
+        row("ssl_gan", score=0.8, cell=cell("ssl_gan")),
+        row("ssl_gan", score=0.8, cell=cell("ssl_gan", **{"method.width": 8})),
+    )
+    table = tables.difference_table(panel, "test")
+    assert table.header[:3] == ["labels", "method", "baseline"]
+    assert [line[1:4] for line in table.rows] == [
+        ["supervised, width 8", "supervised", "+.100, n=1"],
+        ["ssl_gan", "supervised", "+.300, n=1"],
+        ["ssl_gan, width 8", "supervised, width 8", "+.200, n=1"],
+    ]
+
+
+def test_scores_at_a_half_have_tables_where_rows_have_them():
+    assert not tables.score_tables(panel_of(row()), "test", tables.MORE[4:])
+    made = row()
+    made["test"]["accuracy_at_half"] = {"value": 0.7, "low": 0.6, "high": 0.8}
+    first, *_ = tables.score_tables(panel_of(made, row("supervised")), "test", tables.MORE)[::-1]
+    assert cells(first)["10 a class"]["ssl_gan"] == ".700 [.600, .800]*, n=1"
+
+
 def test_an_undefined_metric_is_a_dash_and_leaves_the_others():
     panel = panel_of(row(seed=0, score={"accuracy": 0.5}), row("supervised", score={}))
     assert not tables.score_tables(panel, "test", ["auroc"])
@@ -210,6 +240,8 @@ def test_generated_images_have_a_table():
         ("domain", "GAN", ALL, 0.764),
         ("mnist", "feature matching", Budget(False, "in all", 100), 1 - 0.0093),
         ("pneumonia_mnist", "SEC-GAN", Budget(False, "a class", 10), 0.838),
+        ("pneumonia_mnist", "SPARSE, ensemble", Budget(False, "a class", 50), 0.860),
+        ("pneumonia_mnist", "MatchGAN", Budget(False, "a class", 5), 0.710),
         ("pneumonia_mnist", "AutoML Vision", ALL, 0.946),
     ],
 )
@@ -217,6 +249,16 @@ def test_published_numbers(experiment, name, budget, value):
     panel = rows.Panel(experiment, "", 0, "", [rows.Run({}, "", None, budget, "", ())])
     columns = [*published.beside(panel, "accuracy"), *published.beside(panel, "auroc")]
     assert next(p for p in columns if p.title.endswith(name)).values[budget] == value
+
+
+def test_what_sets_published_numbers_apart_is_said():
+    runs = [rows.Run({}, "", None, Budget(False, "a class", 50), "", ())]
+    panel = rows.Panel("pneumonia_mnist", "pneumonia_mnist", 128, "", runs)
+    cautions = {p.title.partition(":")[0]: p.caution for p in published.beside(panel, "accuracy")}
+    assert "EfficientNet-B3 pretrained on ImageNet" in cautions["SPARSE 2025"]
+    assert "these runs" not in cautions["SPARSE 2025"]  # of the same size
+    (at_28, *_) = published.beside(panel._replace(size=28), "accuracy")
+    assert "pneumonia_mnist at 128x128; these runs" in at_28.caution and "ImageNet" in at_28.caution
 
 
 # Finding rows.
@@ -287,6 +329,29 @@ def test_committed_results_can_be_read():
     assert found.runs and not found.unreadable
 
 
+def test_every_committed_row_names_the_commit_that_made_it():
+    """So that rows from before a change that moves numbers are told from those after it."""
+    lines = [
+        json.loads(line)
+        for path in (ROOT / "configs" / "results").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(lines) > 400
+    assert all(re.fullmatch("[0-9a-f]{7,40}", line.get("commit", "")) for line in lines)
+
+
+def test_the_settings_of_a_committed_rows_command_stand_in_its_cell():
+    found = rows.find(sorted((ROOT / "configs" / "results").glob("*.jsonl"))).runs
+    checked = 0
+    for run in found:
+        for key, value in re.findall(
+            r"--config\.(method\.\w+|train\.steps)=(\S+)", run.row["command"]
+        ):
+            assert str(run.row["cell"][key]) == value, run.name
+            checked += 1
+    assert checked > 150
+
+
 # The page and its figures.
 
 
@@ -355,6 +420,32 @@ def test_a_single_runs_page_fits_a_phone_and_loads_nothing_in_a_real_browser(mad
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "seen [true,4,4,0,0,true]" in done.stdout, done.stdout + done.stderr
+
+
+TEXTS = [r"$x_{$ \frac{ 100 % <b>&amp; 日本", "_private", "a\x00b\udcff"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_settings_of_any_text_name_columns_and_legends_as_they_stand(text, tmp_path):
+    for labels in (10, 25):
+        for name in (text, "plain"):
+            cell = {"scenario": name, "labels": labels, "seed": 0, "method.net": text}
+            folder = tmp_path / f"{labels}{name == text}"
+            make_run(folder, row(labels=labels, cell=cell))
+    (panel,) = rows.find([tmp_path]).panels
+    drawn = [picture for group in figures.of_panel(panel) for picture in group]
+    assert len(drawn) == 10
+    for picture in drawn:
+        if "svg" in picture.uri:
+            svg = base64.b64decode(picture.uri.partition(",")[2])
+            root = ElementTree.fromstring(svg)  # whole, and no letter that XML refuses
+            legend = root.findall(".//{*}g[@id='legend_1']//{*}g/{*}g")
+            assert "Training" in picture.alt or len(legend) >= 2
+    report.write([tmp_path], tmp_path / "out")
+    written = (tmp_path / "out" / "report.html").read_text()
+    assert not Page(written).open and "<b>" not in written
+    assert (tmp_path / "out" / "report.md").read_text()
 
 
 def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):

@@ -1,6 +1,7 @@
 """Sweeps: which cells there are, who trains with whom, and what a failing cell does to the rest."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_gan_jax import sweep
+from ssl_gan_jax import sweep, train
 from ssl_gan_jax.errors import Stopped, UserError
+from ssl_gan_jax.report import rows
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -63,6 +65,66 @@ def test_cells_have_the_values_that_were_added_and_those_for_all(config):
 def test_a_sweep_that_makes_no_sense_is_refused(config, function, message):
     with pytest.raises(UserError, match=message):
         sweep.cells(config, "", {}, function)
+
+
+def changes(file, arg="", overrides=(), function="sweep"):
+    """What the columns of a report would say of each cell of a sweep."""
+    row = {"method": "m", "data": "d", "size": 1, "seed": 0, "classes": [], "experiment": "e"}
+    found = sweep.cells(str(file), arg, dict(overrides), function)
+    return {rows.to_run(row | {"cell": cell.place}, "").changes for cell in found}
+
+
+CHEX = ROOT / "configs" / "chex.py"
+
+
+def test_an_argument_is_a_change_as_the_same_flag_is_and_where_a_run_stands_is_none(config):
+    assert changes(config) == changes(config, "labels=3") == {()}
+    assert changes(config, "", {"method.width": 8, "data.size": 64}) == {("width 8",)}
+    assert changes(config, "", {"train.log_every": 7, "data.cache_dir": "/x"}) == {()}
+    assert changes(config, "", {"data.options.site": "B"}) == {("data.options.site B",)}
+    folder = ROOT / "configs" / "folder.py"
+    flag = changes(folder, "", {"train.steps": 7})
+    assert changes(folder, "steps=7") == flag == {("train.steps 7",)}
+    assert changes(CHEX) == changes(CHEX, "size=32") == {()}
+
+
+ARGUMENTS = ["chex:preset=paper", "chex:pool=all", "plco:preset=paper", "domain:steps=7",
+             "mnist:epochs=7", "synthesis:width=8", "folder:steps=7"]  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_two_sweeps_that_differ_in_an_argument_share_no_column(argument):
+    name, _, arg = argument.partition(":")
+    path = ROOT / "configs" / f"{name}.py"
+    assert not changes(path) & changes(path, arg)
+
+
+def test_a_split_that_follows_the_seed_does_so_in_replicas_and_in_sweeps(monkeypatch, tmp_path):
+    """As M Table 2's, which each seed draws anew; all others keep theirs."""
+    monkeypatch.setattr(train, "together", lambda configs, *_: configs)
+    for name, splits in (("domain", [3, 4]), ("plco", [0, 0])):
+        path = ROOT / "configs" / f"{name}.py"
+        config = runpy.run_path(str(path))["get_config"]("seed=3")
+        config.replicas = 2
+        runs = train.run(config, tmp_path)["runs"]
+        assert [one.train.seed for one in runs] == [3, 4] and config.train.seed == 3
+        assert [one.data.split_seed for one in runs] == splits
+    found = sweep.cells(str(ROOT / "configs" / "domain.py"), "", {})
+    assert all(cell.config.data.split_seed == cell.values["seed"] for cell in found)
+    assert len(sweep.groups(found, together=10)) == 6  # and they still train together
+    found = sweep.cells(str(ROOT / "configs" / "domain.py"), "", {"data.split_seed": 5})
+    assert {c.config.data.split_seed for c in found} == {5} and found[1].config.train.seed == 1
+
+
+@pytest.mark.parametrize("where", ["flag", "file"])
+def test_replicas_in_a_cell_are_refused_with_the_way_out(where, config):
+    overrides = {"replicas": 3} if where == "flag" else {}
+    if where == "file":
+        Path(config).write_text(
+            CONFIG.replace("return config", "config.replicas = 3; return config")
+        )
+    with pytest.raises(UserError, match="replicas=3.*--together=3"):
+        sweep.cells(config, "", overrides)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
@@ -133,7 +195,8 @@ def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp
     done = {path.parent.name: path for path in runs.glob("*/result.json")}
     assert sorted(done) == ["labels=6,seed=0", "labels=6,seed=1", "labels=6,seed=2"]
     row = json.loads(done["labels=6,seed=1"].read_text())
-    assert row["experiment"] == "tiny" and row["cell"] == {"labels": 6, "seed": 1}
+    place = {"method": "supervised", "data": "phantom", "size": 32, "labels": 6, "seed": 1}
+    assert row["experiment"] == "tiny" and row["cell"] == place
     assert row["replicas"] == 2 and row["commit"] and "core" in row["machine"]
     assert row["command"].endswith("tiny.py:labels=6,seed=1 --workdir=RUN")
 

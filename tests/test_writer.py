@@ -98,6 +98,12 @@ def test_markdown_cells_end_no_table_and_make_no_link():
     (table,) = markdown_table(["a|b"], [["<b>[x](y)\nz*"], [0.5]])
     assert table.splitlines() == ["| a\\|b |", "| --- |", "| &lt;b>[x]\\(y) z\\* |", "| 0.5 |"]
     assert markdown_table(["a"], []) == []
+    (table,) = markdown_table(["ssl_gan", "_a_ $x$ ~~b~~", "R&D &lt;"], [["lambda_ 0", "", ""]])
+    head, _, row = table.splitlines()
+    assert (
+        head == "| ssl_gan | \\_a\\_ \\$x\\$ \\~\\~b\\~\\~ | R&D &amp;lt; |"
+        and "lambda\\_ 0" in row
+    )
 
 
 def test_json_is_replaced_whole_and_holds_no_nan(tmp_path):
@@ -111,6 +117,21 @@ def test_json_is_replaced_whole_and_holds_no_nan(tmp_path):
         raise RuntimeError("midway")
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+def test_several_that_write_one_file_at_once_leave_one_of_theirs_whole(tmp_path):
+    path = tmp_path / f"{'名' * 80}.json"  # as long as a file system takes, but for ten bytes
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write("first" * 10_000)
+        second.write("second")
+    assert path.read_text() == "first" * 10_000  # which ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_is_not_text_can_be_written(tmp_path):
+    with atomic_write(tmp_path / "x") as file:
+        file.write(b"a\xff.png".decode("utf-8", "surrogateescape"))
+    assert (tmp_path / "x").read_text("utf-8") == "a\\udcff.png"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

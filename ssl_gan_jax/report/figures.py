@@ -32,6 +32,7 @@ STYLE = {
     "legend.fontsize": 9,
     "legend.frameon": False,
     "svg.hashsalt": "ssl_gan_jax",  # the same figure, the same bytes
+    "text.parse_math": False,  # names of settings may hold a $
 }
 MAX_PIXELS = 4096**2
 
@@ -75,7 +76,7 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
                     points.append((images(budget), e.mean, *span))
             if points:
                 x, y, low, high = zip(*points, strict=True)
-                axes.plot(x, y, label=name, marker="o", markersize=4, **_line(i))
+                axes.plot(x, y, label=_label(name), marker="o", markersize=4, **_line(i))
                 axes.fill_between(x, low, high, color=_line(i)["color"], alpha=0.15, linewidth=0)
         if not axes.lines:
             continue
@@ -117,7 +118,7 @@ def prediction_curves(panel: Panel) -> Iterator[Picture]:
                 if curves := curves_of(of_runs):
                     for curve in curves[:-1]:
                         axes.plot(*curve, alpha=0.35, **_line(i) | {"linewidth": 0.6})
-                    axes.plot(*curves[-1], label=name, **_line(i))
+                    axes.plot(*curves[-1], label=_label(name), **_line(i))
                     counts.append(f"{name} n={len(curves) - 1}")
             if counts:
                 caption = f"{kind}, labels: {budget}. Thin: runs; thick: their mean "
@@ -132,7 +133,8 @@ def training_curves(panel: Panel) -> Iterator[Picture]:
         figure, above, below = _figure("step", "loss terms", "AUROC")
         terms = sorted({key for line in lines for key in line if re.match("train/[LJ]", key)})
         for i, term in enumerate(terms):
-            above.plot(*_series(lines, term), label=term.removeprefix("train/"), **_line(i))
+            label = _label(term.removeprefix("train/"))
+            above.plot(*_series(lines, term), label=label, **_line(i))
         below.plot(*_series(lines, "validation/auroc"), color="#000000", marker=".")
         caption = f"{which}: loss terms, and AUROC on validation images."
         if terms:
@@ -199,6 +201,12 @@ def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, Run]]:
 def _series(lines: Sequence[dict], key: str) -> tuple[list, list]:
     known = [line for line in lines if isinstance(line.get(key), int | float)]
     return [line["step"] for line in known], [line[key] for line in known]
+
+
+def _label(name: str) -> str:
+    """As it stands: legends leave out what begins with _, and SVG takes no control letters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in name)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _line(i: int) -> dict:

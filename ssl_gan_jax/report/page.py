@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ssl_gan_jax.report import figures, predictions, tables
 from ssl_gan_jax.report.figures import Picture
-from ssl_gan_jax.report.rows import Found, Panel
+from ssl_gan_jax.report.rows import Found, Panel, Run
 from ssl_gan_jax.report.tables import Table
 from ssl_gan_jax.writer import markdown_table, plain
 
@@ -97,10 +97,7 @@ def markdown(parts: Sequence[Section]) -> str:
 def _head(found: Found) -> Section:
     counts = (len(found.runs), len(found.unfinished), len(found.unreadable))
     notes = [WARNING, METHOD, "Runs: {} finished, {} unfinished, {} unreadable.".format(*counts)]
-    for key in ("commit", "machine"):
-        count = collections.Counter(str(run.row.get(key, "not recorded")) for run in found.runs)
-        shown = ", ".join(f"{name} ({n})" for name, n in sorted(count.items()))
-        notes += [f"{key.capitalize()} (runs): {shown}."] if shown else []
+    notes += [_count(found.runs, key) for key in ("commit", "machine") if found.runs]
     named = {
         "Unfinished": found.unfinished,
         "Unreadable": found.unreadable,
@@ -109,6 +106,12 @@ def _head(found: Found) -> Section:
     }
     notes += [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
     return Section(TITLE, notes)
+
+
+def _count(runs: Sequence[Run], key: str) -> str:
+    count = collections.Counter(str(run.row.get(key, "not recorded")) for run in runs)
+    shown = ", ".join(f"{name} ({n})" for name, n in sorted(count.items()))
+    return f"{key.capitalize()} (runs): {shown}."
 
 
 def _section(panel: Panel, real_images: bool) -> Section:
@@ -120,6 +123,7 @@ def _section(panel: Panel, real_images: bool) -> Section:
             more += tables.score_tables(panel, part, tables.MORE)
     shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []
+    notes.append(_count(panel.runs, "commit"))  # another may give other numbers
     if any(run.part == "validation" for run in panel.runs):
         notes.append("Some runs were not tested: their tables are of validation images.")
     return Section(panel.title, notes, shown, more, figures.of_panel(panel, real_images))

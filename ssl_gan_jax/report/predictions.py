@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_gan_jax.evaluate import ECE_BINS, csv_cell
+from ssl_gan_jax.evaluate import ECE_BINS, csv_cell, log_odds
 from ssl_gan_jax.report.tables import Table, number
 
 POINTS = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
@@ -70,8 +70,9 @@ def roc(p: Predictions) -> Curve | None:
     positive = p.label == 1
     if p.probs.shape[1] != 2 or not 0 < positive.sum() < len(positive):
         return None
-    order = np.argsort(-p.probs[:, 1], kind="stable")
-    score, positive = p.probs[order, 1], positive[order]
+    score = log_odds(p.probs)[:, 1]
+    order = np.argsort(-score, kind="stable")
+    score, positive = score[order], positive[order]
     last = np.append(score[1:] != score[:-1], True)  # equal scores form one step
     fp, tp = (np.append(0, np.cumsum(hit)[last]) for hit in (~positive, positive))
     return fp / fp[-1], tp / tp[-1]

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl_gan_jax.config import CHOSEN, RESUMABLE, flat, usual
+from ssl_gan_jax import config as config_lib
+from ssl_gan_jax.config import PLACE
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluate import METRICS
+from ssl_gan_jax.evaluate import AT_HALF, METRICS
 
-# Arguments of a config that say where a run stands; all others are changes to its method.
-PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target",
-         "only", "train.test_at_end")  # fmt: skip
 ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
          "gan_adapted", "dcgan")  # fmt: skip
 # What a row must and may hold.
@@ -82,7 +80,7 @@ class Run(NamedTuple):
         return next((part for part in ("test", "validation") if self.row.get(part)), None)
 
     def score(self, metric: str) -> Score | None:
-        """One of METRICS."""
+        """One of METRICS or AT_HALF."""
         found = self.row[self.part].get(metric) if self.part else None
         if not found or found["value"] is None:
             return None
@@ -176,7 +174,7 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
         if not isinstance(row.get(key), kind):
             raise ValueError(f"{key!r} is missing or wrong")
     for part in ("test", "validation"):
-        for metric in METRICS:
+        for metric in (*METRICS, *AT_HALF):
             score = (row.get(part) or {}).get(metric) or {"value": None}
             if not isinstance(score, dict) or not isinstance(
                 score.get("value"), float | int | None
@@ -199,16 +197,11 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
 
 def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
     """What a run that belongs to no sweep has of its own: all that is not by default."""
-    own = flat(config)
+    own = config_lib.flat(config)
     try:
-        default = usual(own)
+        return config_lib.cell_of(own, config_lib.usual(own))
     except (KeyError, UserError):  # a config, or a method, that is not of this version
         return None
-    budgets = {"data.labels_per_class": "labels", "data.images": "images"}
-    cell = {name: own[key] for key, name in CHOSEN.items()}
-    cell |= {name: own[key] for key, name in budgets.items() if own.get(key)}
-    named = {*CHOSEN, *RESUMABLE, *budgets}
-    return cell | {k: v for k, v in own.items() if k not in named and v != default.get(k, v)}
 
 
 def read_json(text: bytes | str) -> Any:  # noqa: ANN401

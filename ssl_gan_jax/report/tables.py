@@ -18,6 +18,9 @@ NAMES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "ece": "Calibration error (ECE)",
+    "accuracy_at_half": "Accuracy at the threshold .5",
+    "sensitivity_at_half": "Sensitivity at the threshold .5",
+    "specificity_at_half": "Specificity at the threshold .5",
 }
 MAIN, MORE = tuple(NAMES)[:3], tuple(NAMES)[3:]  # shown at once; folded away
 # What a row may say of its generated images.
@@ -128,19 +131,35 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
 
 
 def difference_table(panel: Panel, part: str) -> Table | None:
-    """Each column against the baseline; None without a baseline or without another column."""
+    """Each column against its baseline; None without a baseline or without another column.
+
+    That is the baseline that shares most of its changes, and of these the one with the fewest; a
+    column says which where not all have the same.
+    """
     columns = _columns(panel, part)
+    changes = {name: set(runs[0].changes) for name, runs in columns.items()}
     baselines = [name for name, runs in columns.items() if runs[0].method in BASELINES]
-    baseline = min(baselines, key=len, default=None)  # the one with the fewest changes
+
+    def baseline(name: str) -> str | None:
+        own = changes[name]
+        others = [b for b in baselines if name not in baselines or len(changes[b]) < len(own)]
+        return min(others, key=lambda b: (-len(own & changes[b]), len(changes[b])), default=None)
+
     rows = [
-        [str(budget), name, *(difference_cell(ours, other, metric) for metric in MAIN)]
+        [str(budget), name, to, *(difference_cell(ours, other, metric) for metric in MAIN)]
         for budget in panel.budgets
-        if baseline and (other := _of(columns[baseline], budget))
         for name, runs in columns.items()
-        if name != baseline and (ours := _of(runs, budget))
+        if (to := baseline(name)) and (other := _of(columns[to], budget))
+        if (ours := _of(runs, budget))
     ]
-    title = f"Difference to {baseline}, paired over shared seeds, {part} images"
-    header = ["labels", "method", *(NAMES[metric] for metric in MAIN)]
+    header = ["labels", "method", "baseline", *(NAMES[metric] for metric in MAIN)]
+    title = "Difference to {}, paired over shared seeds, {} images"
+    named = {row[2] for row in rows}
+    if len(named) == 1:
+        title = title.format(*named, part)
+        header, *rows = ([*row[:2], *row[3:]] for row in (header, *rows))
+    else:
+        title = title.format("the baseline", part)
     return Table(title, header, rows) if rows else None
 
 
