@@ -265,13 +265,14 @@ def _stored(state: Path) -> set[str]:
     """The names of the arrays in Orbax's folder `state` that can be read, shape and values."""
     import tensorstore
 
-    base = {"driver": "file", "path": f"{state}/"}
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     shapes, values = set(), set()
-    for key in store.list().result():
-        name, _, part = key.decode().rpartition("/")
-        if store.read(key).result().value:
-            (shapes if part == ".zarray" else values).add(name)
+    with _plain(state) as plain:
+        base = {"driver": "file", "path": f"{plain}/"}
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        for key in store.list().result():
+            name, _, part = key.decode().rpartition("/")
+            if store.read(key).result().value:
+                (shapes if part == ".zarray" else values).add(name)
     return shapes & values
 
 

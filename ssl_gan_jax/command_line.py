@@ -59,7 +59,7 @@ def origins() -> dict[str, tuple[Any, str]]:
     """Each key of --config: its value, and where that comes from.
 
     That is: the package ("default"), the config file ("file"), an argument after the file's name
-    ("argument"), or a --config.KEY=VALUE ("flag").
+    ("argument"), or a --config.KEY=VALUE ("flag"). Where epochs count, train.steps is None.
     """
     flag, config = flags.FLAGS["config"], config_lib.flat(CONFIG.value)
     path = config_flags.get_config_filename(flag).partition(":")[0]
@@ -75,7 +75,10 @@ def origins() -> dict[str, tuple[Any, str]]:
             return "default"
         return "file" if file.get(key) == config[key] else "argument"
 
-    return {key: (value, origin(key)) for key, value in config.items()}
+    found = {key: (value, origin(key)) for key, value in config.items()}
+    if config.get("train.epochs"):
+        found["train.steps"] = (None, "train.epochs")
+    return found
 
 
 def tell(as_json: bool, **told: Any) -> None:  # noqa: ANN401
@@ -158,6 +161,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if given.value is not None:
             given.value.lock()  # a file that could not be loaded raises when it is first used
+            config_lib.settle(given.value, config_flags.get_override_values(given))
             _check_keys(given, argv)
         return rest
     except flags.Error as error:
@@ -188,7 +192,9 @@ def config_first(args: Sequence[str]) -> list[str]:
         if text == "--config":
             args[i : i + 2] = [f"--config={args[i + 1]}"]
             break
-    args = [f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=") else a for a in args]
+    args = [
+        f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=") else a for a in args
+    ]
     return sorted(args, key=lambda text: not text.startswith("--config="))
 
 
@@ -227,10 +233,8 @@ def ending(main: Callable[[], int | None]) -> tuple[int, str]:
         code = 128 + signal.SIGPIPE
     except OSError as error:
         where = error.filename or "standard output"
-        code, cause = 2, (
-            f"{where}: {error.strerror or error}; free some space, make it readable and writable, "
-            "or name another path"
-        )
+        advice = "free some space, make it readable and writable, or name another path"
+        code, cause = 2, f"{where}: {error.strerror or error}; {advice}"
     if cause := cause.replace("\n", r"\n"):  # a file's name may hold a line break
         with contextlib.suppress(OSError):
             print(f"error: {cause}", file=sys.stderr)

@@ -29,10 +29,14 @@ def user_path(text: str | Path, what: str) -> Path:
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{what}={given!r}: is no valid UTF-8; rename that file or folder") from None
+        raise UserError(
+            f"{what}={given!r}: is no valid UTF-8; rename that file or folder"
+        ) from None
     path = Path(os.path.expanduser(given))
     if path.parts[:1] == ("~",):
-        raise UserError(f"{what}={given}: there is no home folder (HOME is not set); write the path")
+        raise UserError(
+            f"{what}={given}: there is no home folder (HOME is not set); write the path"
+        )
     return path
 
 

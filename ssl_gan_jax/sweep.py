@@ -30,7 +30,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import RESUMABLE, TOGETHER, check_key, flat
+from ssl_gan_jax.config import RESUMABLE, TOGETHER, check_key, flat, settle
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.writer import clock
 
@@ -80,6 +80,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
             check_key("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
+        settle(config, {**overrides, **values})
         cell = Cell(values, config)
         if cell.name in found:
             raise UserError(f"{file}: {function} adds {cell.name} twice")

@@ -10,17 +10,18 @@ offer more than `types.Method` says.
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import linen as nn
 
 from ssl_gan_jax import calibration, checkpoint, evaluate, methods
-from ssl_gan_jax.data.task import Task, open_task
+from ssl_gan_jax.data.task import Task, changes, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
@@ -149,7 +150,7 @@ def fit_calibration(
     counts as familiar and joins the validation images in saying how far that reaches.
     """
     compiled = functools.partial(look, state)
-    image, rows = task.records.image, task.unlabelled
+    image, rows = task.records.image, np.union1d(task.labelled, task.unlabelled)
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = evaluate.batched(compiled, image[task.val], BATCH)
@@ -162,10 +163,39 @@ def fit_calibration(
     return calibration.fit(logits, label, patient, familiar), logits
 
 
-def task_of(run: Trained, data_dir: str | None = None) -> Task:
-    """The data that a run trained on, from its config's `data.dir` or `data_dir`. UserError."""
+def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
+    """The data that a run trained on, from its config's `data.dir` or `data_dir`.
+
+    Raises:
+      UserError: as `open_task`; or the images, their division, labels or classes are others than
+        the run's (runs of earlier versions, which have not noted them, are warned of).
+    """
     data = run.config["data"]
-    return open_task({**data, "dir": data_dir or data["dir"]}, run.result["seed"])
+    task = open_task({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
+    check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
+    return task
+
+
+def check_data(
+    where: Path, task: Task, classes: Sequence[str], old: Mapping[str, str] | str | None
+) -> None:
+    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
+
+    Raises:
+      UserError: says what differs: classes, names (with the division), labels or pixels.
+    """
+    if list(classes) != list(task.records.classes):
+        raise UserError(
+            f"{where}: trained on classes {list(classes)}, but the data has "
+            f"{list(task.records.classes)}; bring back the run's own data"
+        )
+    if old is None:
+        logging.warning("%s has not noted its data; whether these are the same is not known", where)
+    elif differ := changes(task, old):
+        raise UserError(
+            f"{where}: its images, their division or labels are not those that it began with "
+            f"(other {', '.join(differ)}); bring these back, or choose another --workdir"
+        )
 
 
 def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
@@ -173,6 +203,8 @@ def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarr
 
     `labels`: whether the method uses labels; one that does not learns from all images as they are.
     """
-    return (
-        task.labelled if labels and not config["train"]["unlabeled_batch_size"] else task.unlabelled
-    )
+    if not labels:
+        return task.unlabelled
+    if not config["train"]["unlabeled_batch_size"]:
+        return task.labelled
+    return np.union1d(task.labelled, task.unlabelled)

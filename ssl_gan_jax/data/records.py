@@ -10,7 +10,7 @@ import pkgutil
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.paths import private, user_path
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, SourceBuilder
+    from ssl_gan_jax.data.source import Index, Row, SourceBuilder
 
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -55,6 +55,7 @@ def load(
     aspect: str = "squash",
     cache_dir: str | Path | None = None,
     max_unreadable: float = 0.01,
+    check: Callable[[Records], Any] | None = None,
     **builder_options: Any,  # noqa: ANN401
 ) -> Records:
     """Load a data set, preparing it first where that has not been done.
@@ -72,6 +73,8 @@ def load(
         cache_dir: where prepared copies live; default $SSL_GAN_JAX_CACHE, or ~/.cache/ssl_gan_jax.
         max_unreadable: greatest share of images that may be unreadable. They are left out, named
             in one warning, in `Records.quarantined` and in the prepared folder's quarantine.csv.
+        check: is called with the listing, as `Records` of images without pixels, before any image
+            is prepared, and may raise.
         **builder_options: what the source's `index` takes beside the folder.
 
     Raises:
@@ -90,6 +93,8 @@ def load(
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
         config = source.Builder.builder_config_cls(key, **how, options=builder_options)
+        if check:
+            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
         cache = cache_folder(name, cache_dir).parent
         with _full_disk(cache), quiet.tfds_chatter(), private():
             builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
@@ -152,7 +157,9 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
             if folder != cache:
                 folder.chmod(0o700)
             else:
-                logging.info("%s has mode %o: others can list it, not the images in it", cache, mode)
+                logging.info(
+                    "%s has mode %o: others can list it, not the images in it", cache, mode
+                )
     return cache / name
 
 
@@ -253,6 +260,15 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         raise damaged from error
     if count != len(rows):
         raise damaged
+    return _records(index, rows, image, quarantined)
+
+
+def _records(
+    index: "Index",
+    rows: Sequence["Row"],
+    image: np.ndarray,
+    quarantined: tuple[tuple[str, str], ...] = (),
+) -> Records:
     path, label, patient, split, site = map(np.array, zip(*(r[:-1] for r in rows), strict=True))
     groups = [dict(row.groups) for row in rows]
     return Records(
