@@ -4,8 +4,8 @@
     --config=configs/domain.py:scenario=gan,seed=0          --config.data.dir=DIR
     --config=configs/domain.py:scenario=gan_adapted,seed=0  --config.data.dir=DIR
 
-M's three rows: a CNN on the source; the SSL-GAN on the source; the SSL-GAN with 80 % of the
-target without labels. All are tested on
+M's three rows: a CNN on the source; the SSL-GAN on the source; the SSL-GAN whose unlabelled images
+are 80 % of the target (with --config.data.adapt=mixture, these and the source's). All are tested on
 the same 20 % of the target's patients, which the seed draws: the target is small, so pool over
 seeds. All labels of the source are used, and validation is the source's. Default: Shenzhen ->
 Montgomery (tuberculosis, not M's cardiomegaly); `source=montgomery,target=shenzhen` for the other
@@ -44,7 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "classes": ("normal", "abnormal heart"),
         }
     config.data.source_site, config.data.target_site = a.source, a.target
-    config.data.adapt = "mixture" if a.scenario == "gan_adapted" else "none"
+    config.data.adapt = "target" if a.scenario == "gan_adapted" else "none"
     config.data.split_seed = a.seed
     config.train.steps = a.steps
     config.train.batch_size = 32
