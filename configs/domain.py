@@ -12,8 +12,8 @@ Montgomery (tuberculosis, not M's cardiomegaly); `source=montgomery,target=shenz
 direction. M's own pair, normal against enlarged hearts, is `data=sites,source=plco,target=openi`,
 with DIR holding the folders plco/ and openi/.
 
-Gave over ten seeds with the mixture (results/domain.jsonl): accuracy .68 from Shenzhen to Montgomery and .68 to .70
-from Montgomery to Shenzhen, no gain of a row over another.
+Gave over ten seeds, with the mixture (results/domain.jsonl): accuracy .68 from Shenzhen to
+Montgomery and .68 to .70 from Montgomery to Shenzhen, no gain of a row over another.
 """
 
 import ml_collections

@@ -126,7 +126,7 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
         try:
             jax.config.update("jax_compilation_cache_dir", str(cache_folder("jax")))
         except UserError as error:  # a command on a finished run needs no cache
-            logging.warning("%s; compiled programs are not kept", error)
+            logging.info("%s; compiled programs are not kept", error)
     if replicas > 1:
         jax.config.update("jax_num_cpu_devices", replicas)
     try:
@@ -147,7 +147,8 @@ def use_huge_pages() -> None:
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # other C libraries ignore it
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with contextlib.suppress(OSError):  # then without them
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

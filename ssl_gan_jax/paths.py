@@ -49,9 +49,9 @@ def output_path(text: str | Path, what: str, folder: bool = False) -> Path:
     """
     path = user_path(text, what)
     above = path if folder else path.parent
-    if not folder and path.is_dir():
-        raise UserError(f"{what}={text}: is a folder; name a file")
     try:
+        if not folder and path.is_dir():
+            raise UserError(f"{what}={text}: is a folder; name a file")
         while not above.exists():  # OSError: a name too long to ask for
             above = above.parent
         longest, room = os.pathconf(above, "PC_NAME_MAX"), os.pathconf(above, "PC_PATH_MAX")

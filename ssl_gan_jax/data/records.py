@@ -144,7 +144,7 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
       UserError: the folder cannot be made or closed.
     """
     given = os.environ.get("SSL_GAN_JAX_CACHE")
-    what = "data.cache_dir" if cache_dir else "SSL_GAN_JAX_CACHE" if given else "the cache"
+    what = "data.cache_dir" if cache_dir else "SSL_GAN_JAX_CACHE" if given else "cache"
     try:
         cache = user_path(cache_dir or given or "~/.cache/ssl_gan_jax", what)
     except UserError as error:
