@@ -172,6 +172,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         _check_keys(given, argv)
         raise UserError(str(error)) from error
+    except BrokenPipeError:  # --help, whose reader is gone
+        raise
     except OSError as error:
         raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
 

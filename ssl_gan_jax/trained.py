@@ -203,8 +203,8 @@ def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarr
 
     `labels`: whether the method uses labels; one that does not learns from all images as they are.
     """
-    if not labels:
-        return task.unlabelled
-    if not config["train"]["unlabeled_batch_size"]:
+    if labels and not config["train"]["unlabeled_batch_size"]:
         return task.labelled
-    return np.union1d(task.labelled, task.unlabelled)
+    if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
+        return np.union1d(task.labelled, task.unlabelled)
+    return task.unlabelled
