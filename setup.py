@@ -25,6 +25,7 @@ setup(
         "scikit-image",
         "scipy",
         "simplejpeg",
+        "tensorboard>=2.21",  # what looks at the events; older ones need setuptools < 82
         "tensorboardX",
         "tensorflow-cpu ; platform_system != 'Darwin'",  # tf.data; never computes
         "tensorflow ; platform_system == 'Darwin'",

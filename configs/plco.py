@@ -45,7 +45,7 @@ def sweep(add) -> None:  # noqa: ANN001
 
 
 def tuning(add) -> None:  # noqa: ANN001
-    """Three or four settings of each method, by validation alone, on a seed outside of the sweep's."""
+    """Settings of each method, by validation alone, on a seed outside of the sweep's."""
     fixed = {"seed": 100, "train.test_at_end": False}
     add(method="ssl_gan", labels=10, **fixed)
     add(method="ssl_gan", labels=10, **fixed, **{"method.lr_d": 2e-4, "method.lr_g": 2e-4})

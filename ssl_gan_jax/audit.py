@@ -30,6 +30,7 @@ from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
 from ssl_gan_jax.data.task import divide, load
+from ssl_gan_jax.paths import private
 from ssl_gan_jax.writer import grid, write_json, write_png
 
 flags.adopt_module_key_flags(command_line)
@@ -55,10 +56,12 @@ def main(argv: Sequence[str]) -> int:
     chosen = sheet(found, split)
     black = (chosen < 0)[:, None, None, None]
     shown = np.where(black, -1, found.image[chosen] / 127.5 - 1)
-    write_png(out / "sheet.png", grid(shown, COLUMNS))
+    with private():  # it shows patients, as do the duplicates
+        write_png(out / "sheet.png", grid(shown, COLUMNS))
     if len(pairs):
         shown = found.image[pairs[:PAIRS].ravel()] / 127.5 - 1
-        write_png(out / "duplicates.png", grid(shown, COLUMNS))
+        with private():
+            write_png(out / "duplicates.png", grid(shown, COLUMNS))
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)

@@ -178,7 +178,7 @@ def _counts(counts: Mapping[str, int] | None) -> str:
 
 def main(args: argparse.Namespace) -> None:
     """Writes the card."""
-    write_card(Path(args.workdir))
+    write_card(args.workdir)
     command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
 

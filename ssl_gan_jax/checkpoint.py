@@ -8,6 +8,10 @@ manifest holds the SHA-256 of every file and of itself, and the shape and dtype 
 step is written as `<step>.tmp` and renamed when whole: what a crash leaves is never taken for a
 checkpoint. Nothing in it is code; reading one runs none.
 
+Orbax takes a folder's name for a pattern: below `lr=[0.1]` it finds none of the arrays that it has
+just written, and leaves them out. So it is given another path to such a folder, `_plain`, and what
+a step holds is read back before the manifest vouches for it.
+
 The state is stored flat, as `{path in the tree: array}`, and takes its containers from the state
 that it is restored into. On several processes (`distributed.start`) every one makes the same calls,
 over one shared folder; the first checks, writes the manifest and renames.
@@ -19,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +51,7 @@ class Saver:
         import orbax.checkpoint as ocp
 
         self.folder, self.keep_last = Path(folder).absolute(), keep_last
+        self._plain = contextlib.ExitStack()  # names of the folder for Orbax, until it is closed
         self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
@@ -72,8 +78,9 @@ class Saver:
             if distributed.is_first():  # the others wait for it within Orbax's `save`
                 clean(self.folder)
                 part.mkdir(parents=True)
-            self._orbax.save(part / "state", args=ocp.args.StandardSave(arrays))
-        self._saving = self._background.submit(self._finish, part, body, keep)
+            plain = self._plain.enter_context(_plain(self.folder)) / part.name
+            self._orbax.save(plain / "state", args=ocp.args.StandardSave(arrays))
+        self._saving = self._background.submit(self._finish, part, body, set(arrays), keep)
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it could not be written."""
@@ -88,12 +95,18 @@ class Saver:
         finally:
             self._background.shutdown()
             self._orbax.close()
+            self._plain.close()
 
-    def _finish(self, part: Path, body: dict[str, Any], keep: Collection[int]) -> None:
+    def _finish(
+        self, part: Path, body: dict[str, Any], names: set[str], keep: Collection[int]
+    ) -> None:
         with _named_errors(self.folder, body["step"]):
             self._orbax.wait_until_finished()  # on all processes
+            self._plain.close()
             if not distributed.is_first():
                 return
+            if missing := sorted(names - _stored(part / "state")):
+                raise OSError(f"{missing[0]} is not there when it is read back")
             body = body | {"files": {name: _sha256(part / name) for name in _files(part)}}
             with open(part / MANIFEST, "wb") as file:
                 file.write(_encode(body | {"sha256": _digest(body)}))
@@ -184,8 +197,8 @@ def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         for name, leaf in leaves.items()
         if leaf.size  # Orbax stores no empty arrays
     }
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        arrays = checkpointer.restore(path / "state", args=ocp.args.StandardRestore(targets))
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, _plain(path) as plain:
+        arrays = checkpointer.restore(plain / "state", args=ocp.args.StandardRestore(targets))
     restored = [
         arrays[name] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
         for name, leaf in leaves.items()
@@ -234,6 +247,33 @@ def _named_errors(folder: Path, step: int) -> Iterator[None]:
             f"{folder}: cannot save step {step} ({reason}); free some space, make it writable or "
             "choose another --workdir"
         ) from error
+
+
+@contextlib.contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """`folder`, or where its path would be taken for a pattern, a link to it in another place."""
+    if not set(str(folder)) & set("*?[]{}\\"):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="ssl_gan_jax_") as place:
+        link = Path(place) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def _stored(state: Path) -> set[str]:
+    """The names of the arrays in Orbax's folder `state` that can be read, shape and values."""
+    import tensorstore
+
+    shapes, values = set(), set()
+    with _plain(state) as plain:
+        base = {"driver": "file", "path": f"{plain}/"}
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        for key in store.list().result():
+            name, _, part = key.decode().rpartition("/")
+            if store.read(key).result().value:
+                (shapes if part == ".zarray" else values).add(name)
+    return shapes & values
 
 
 def _encode(obj: dict[str, Any]) -> bytes:

@@ -8,13 +8,14 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import config as config_lib
-from ssl_gan_jax import distributed
+from ssl_gan_jax import distributed, paths
 from ssl_gan_jax.errors import UserError
 
 MISSING = "{} is missing; try --help"
@@ -37,7 +38,10 @@ DISTRIBUTED = flags.DEFINE_string(
 
 
 def check_flags(argv: Sequence[str]) -> None:
-    """Raises UserError where --config or --workdir is missing, or something is no flag."""
+    """Raises UserError where --config or --workdir is missing or unfit, or something is no flag.
+
+    Expands `~` in --workdir, which shells leave as it is after a `=`.
+    """
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
     for flag in (CONFIG, WORKDIR):
@@ -48,13 +52,14 @@ def check_flags(argv: Sequence[str]) -> None:
             f"--workdir={WORKDIR.value}: not a folder; mount the bucket, as launch/ does, and name "
             "the folder in it"
         )
+    flags.FLAGS.workdir = str(paths.output_path(WORKDIR.value, "--workdir", folder=True))
 
 
 def origins() -> dict[str, tuple[Any, str]]:
     """Each key of --config: its value, and where that comes from.
 
     That is: the package ("default"), the config file ("file"), an argument after the file's name
-    ("argument"), or a --config.KEY=VALUE ("flag").
+    ("argument"), or a --config.KEY=VALUE ("flag"). Where epochs count, train.steps is None.
     """
     flag, config = flags.FLAGS["config"], config_lib.flat(CONFIG.value)
     path = config_flags.get_config_filename(flag).partition(":")[0]
@@ -70,7 +75,10 @@ def origins() -> dict[str, tuple[Any, str]]:
             return "default"
         return "file" if file.get(key) == config[key] else "argument"
 
-    return {key: (value, origin(key)) for key, value in config.items()}
+    found = {key: (value, origin(key)) for key, value in config.items()}
+    if config.get("train.epochs"):
+        found["train.steps"] = (None, "train.epochs")
+    return found
 
 
 def tell(as_json: bool, **told: Any) -> None:  # noqa: ANN401
@@ -104,6 +112,9 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     Compiled programs are kept for the next start, in the user's own cache unless
     JAX_COMPILATION_CACHE_DIR says where. On a CPU each replica gets a device of its own, which
     shares the cores with the others; JAX ignores this where there is an accelerator.
+
+    Raises:
+      UserError: JAX finds no device, such as one that JAX_PLATFORMS names.
     """
     distributed.start(mode)
 
@@ -112,14 +123,20 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     from ssl_gan_jax.data.records import cache_folder
 
     if not jax.config.jax_compilation_cache_dir:
-        folder = cache_folder() / "jax"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # programs: nobody else's
-            jax.config.update("jax_compilation_cache_dir", str(folder))
-        except OSError as error:
-            logging.warning("%s: %s; compiled programs are not kept", folder, error.strerror)
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder("jax")))
+        except UserError as error:  # a command on a finished run needs no cache
+            logging.info("%s; compiled programs are not kept", error)
     if replicas > 1:
         jax.config.update("jax_num_cpu_devices", replicas)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # what JAX raises depends on the platform
+        named = jax.config.jax_platforms or ""
+        raise UserError(
+            f"JAX_PLATFORMS={named}: JAX finds no such device here "
+            f"({(str(error) or 'no reason given').splitlines()[0]}); unset it, or set it to cpu"
+        ) from None
 
 
 def use_huge_pages() -> None:
@@ -130,7 +147,8 @@ def use_huge_pages() -> None:
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # other C libraries ignore it
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with contextlib.suppress(OSError):  # then without them
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -144,6 +162,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if given.value is not None:
             given.value.lock()  # a file that could not be loaded raises when it is first used
+            config_lib.settle(given.value, config_flags.get_override_values(given))
             _check_keys(given, argv)
         return rest
     except flags.Error as error:
@@ -153,6 +172,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         _check_keys(given, argv)
         raise UserError(str(error)) from error
+    except BrokenPipeError:  # --help, whose reader is gone
+        raise
     except OSError as error:
         raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
 
@@ -167,13 +188,16 @@ def _check_keys(given: flags.Flag, argv: Sequence[str]) -> None:
 def config_first(args: Sequence[str]) -> list[str]:
     """The arguments with --config=FILE before all others: its keys cannot be overridden earlier.
 
-    --config FILE becomes --config=FILE.
+    --config FILE becomes --config=FILE, and `~` in it the user's home.
     """
     args = list(args)
     for i, text in enumerate(args[:-1]):
         if text == "--config":
             args[i : i + 2] = [f"--config={args[i + 1]}"]
             break
+    args = [
+        f"--config={os.path.expanduser(a[9:])}" if a.startswith("--config=") else a for a in args
+    ]
     return sorted(args, key=lambda text: not text.startswith("--config="))
 
 
@@ -186,11 +210,43 @@ def cli(main: Callable[[Sequence[str]], int | None]) -> None:
     handler.setFormatter(None)
     # Of what other libraries log, Orbax above all, only warnings are for the user.
     handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
+    code, cause = ending(lambda: app.run(main, flags_parser=parse_flags))
+    if cause:
+        distributed.fail(cause, code)
+    sys.exit(code)
+
+
+def ending(main: Callable[[], int | None]) -> tuple[int, str]:
+    """Calls `main`; the exit code, and what went wrong, which is on stderr then, in one line.
+
+    Bad input is 2, and so is a disk, a folder or a file that cannot be read or written. Where
+    the reader of the output is gone, as after `| head -1`, the program ends as SIGPIPE ends others:
+    without a word, with 141.
+    """
+    code, cause = 0, ""
     try:
-        app.run(main, flags_parser=parse_flags)
+        try:
+            code = main() or 0
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        distributed.fail(str(error), code=2)
+        code, cause = 2, str(error)
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    except OSError as error:
+        where = error.filename or "standard output"
+        advice = "free some space, make it readable and writable, or name another path"
+        code, cause = 2, f"{where}: {error.strerror or error}; {advice}"
+    if cause := cause.replace("\n", r"\n"):  # a file's name may hold a line break
+        with contextlib.suppress(OSError):
+            print(f"error: {cause}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # else the interpreter, which tries again, would complain and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code, cause
 
 
 class _Parser(argparse.ArgumentParser):
@@ -208,23 +264,31 @@ def parser(name: str, doc: str, workdir: bool = True) -> argparse.ArgumentParser
     )
     made.add_argument("--json", action="store_true", help="print what came out as JSON")
     if workdir:
-        made.add_argument(
-            "--workdir", metavar="RUN", required=True, help="folder of a finished run"
-        )
+        made.add_argument("--workdir", type=path("--workdir"), metavar="RUN", required=True,
+                          help="folder of a finished run")  # fmt: skip
     return made
+
+
+def path(what: str) -> Callable[[str], Path]:
+    """The type of an argument `what` that names a file or folder, see `paths.user_path`."""
+    return lambda text: paths.user_path(text, what)
+
+
+def output(what: str, folder: bool = False) -> Callable[[str], Path]:
+    """The type of an argument `what` that names an output, see `paths.result_path`."""
+    return lambda text: paths.result_path(paths.output_path(text, what, folder), what)
 
 
 def command(
     main: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser
 ) -> None:
-    """Runs a command without --config and exits with its code; errors of the user's with 2."""
+    """Runs a command without --config and exits with its code, see `ending`."""
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().setFormatter(None)
-    try:
+
+    def run() -> int | None:
         args = made.parse_args()
         prepare_jax()
-        code = main(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code or 0)
+        return main(args)
+
+    sys.exit(ending(run)[0])

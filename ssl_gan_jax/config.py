@@ -30,6 +30,10 @@ TOGETHER = ("train.seed", "data.split_seed", "data.labels_per_class", "data.imag
 # Arguments of a config that say where a run stands; all others are changes to its method.
 PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target",
          "only", "train.test_at_end")  # fmt: skip
+PROLONG = ("train.steps", "train.epochs")  # what may grow
+EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
+SIZES = ("steps_per_call", "batch_size", "evaluation_batch_size")
+ADAPT = {False: "none", True: "mixture"}  # what earlier versions wrote as `data.adapt`
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  # noqa: ANN401
@@ -65,7 +69,7 @@ def base(
     Args:
       method: a module of `ssl_gan_jax.methods`.
       data: a package of `ssl_gan_jax.data.sources`.
-      size: side of the images in pixels; the method's `size` follows `data.size`.
+      size: side of the images in pixels; the method's `size` and `shift` follow `data.size`.
       seed: of initialisation, order, augmentation and the draw of labels.
       preset: of the method's settings, see `methods.defaults`.
     """
@@ -87,7 +91,7 @@ def base(
         "split_seed": 0,  # draws the parts where no official ones are
         "source_site": "",  # labelled images of this site only ...
         "target_site": "",  # ... tested on this one (M Table 2)
-        "adapt": False,  # the target's training images join the unlabelled ones
+        "adapt": "none",  # unlabelled images: "target", its training images alone; "mixture", both
         "max_unreadable": 0.01,  # share of files that may be left out
     }
     config.method = methods.defaults(method, preset)
@@ -109,7 +113,7 @@ def base(
     config.train.unlabeled_batch_size = config.train.get_ref("batch_size") * per_labeled
     config.replicas = 1  # runs with consecutive seeds, as one program
     if "shift" in config.method and preset == "default":
-        config.method.shift = size // 10
+        config.method.shift = config.data.get_ref("size") // 10  # follows a size given by flag, too
     return config
 
 
@@ -139,6 +143,45 @@ def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any
         for key, value in own.items()
         if key not in named and (key not in default or default[key] != value)
     }
+
+
+def settle(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
+    """Lets steps that somebody gave hold where the config file counts in epochs, which become 0.
+
+    Args:
+      config: is changed.
+      given: the keys that were given, by flags or as a sweep's values.
+
+    Raises:
+      UserError: both were given.
+    """
+    if "train.steps" in given and config.train.epochs:
+        if "train.epochs" in given:
+            raise UserError("train.steps and train.epochs are both given: give one of them")
+        config.train.epochs = 0
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses numbers of `data` and `train` that cannot be, whatever the data are. UserError."""
+    data, train = config["data"], config["train"]
+    least = dict.fromkeys(("data.size", *(f"train.{key}" for key in (*EVERY, *SIZES))), 1)
+    least |= dict.fromkeys(("data.labels_per_class", "data.images", "train.unlabeled_batch_size",
+                            "train.epochs", "train.seed"), 0)  # fmt: skip
+    for key, low in least.items():
+        part, _, name = key.partition(".")
+        if (value := config[part][name]) < low:
+            raise UserError(f"{key}: {value}; must be {low} or more")
+    if train["seed"] >= 2**32:
+        raise UserError(f"train.seed: {train['seed']}; must be below 2**32")
+    if not train["epochs"] and train["steps"] < 1:
+        raise UserError(f"train: {train['steps']} steps; raise train.steps, or give train.epochs")
+    for key in ("val", "test", "max_unreadable"):
+        if not 0 <= data[key] <= (1 if key == "max_unreadable" else 0.999999):
+            raise UserError(f"data.{key}: {data[key]}; is a share, from 0 to 1")
+    if data["val"] + data["test"] >= 1:
+        raise UserError(f"data.val and data.test: {data['val']} and {data['test']} leave nothing")
+    if data["labels_per_class"] and data["images"]:
+        raise UserError("data.labels_per_class and data.images are both given: give one of them")
 
 
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
@@ -174,6 +217,8 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`"train.steps: 100 there, 200 now"` for each leaf that matters and differs."""
     a, b = flat(old), flat(new)
+    if (adapt := a.get("data.adapt")) in ADAPT:
+        a["data.adapt"] = ADAPT[adapt]
     keys = [key for key in sorted(a | b) if key not in RESUMABLE]
     missing = "(absent)"
     return [

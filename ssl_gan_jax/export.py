@@ -156,13 +156,14 @@ FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
 PARSER = command_line.parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
-PARSER.add_argument("--out", metavar="DIR", help="default: RUN/export")
+PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", folder=True),
+                    help="default: RUN/export")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the model and preprocessing.json."""
     run = trained.open_run(args.workdir)
-    out = Path(args.out) if args.out else run.workdir / "export"
+    out = args.out or command_line.output("--out", folder=True)(str(run.workdir / "export"))
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
     command_line.tell(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))

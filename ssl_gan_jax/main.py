@@ -9,7 +9,8 @@
 are); --config.KEY=VALUE overrides any key of it, such as --config.method.tau=0.8 or
 --config.train.steps=500; --show_config prints all of them, and where each value comes from. A
 config file is a Python program: run only those that you trust. The same command again goes on
-where it stopped; SIGTERM and Ctrl-C save first. --json prints result.json, a line a run. Exit
+where it stopped, and with more --config.train.steps beyond its end (result.STEPS.json then keeps
+what came out there); SIGTERM and Ctrl-C save first. --json prints result.json, a line a run. Exit
 codes: 0 done or saved on SIGTERM, 2 bad input.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax import calibration, card, checkpoint, distributed, evaluate, quality, trained
-from ssl_gan_jax.config import differences
+from ssl_gan_jax.config import PROLONG, check, differences
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.task import Task, fingerprint, open_task
 from ssl_gan_jax.errors import UserError
@@ -22,7 +22,6 @@ from ssl_gan_jax.types import Batch, TrainState
 from ssl_gan_jax.writer import user_error, write_json
 
 SAMPLES = 64  # pictures in the grid of samples
-EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 
 
 class Run:
@@ -39,17 +38,13 @@ class Run:
         about: Mapping[str, Any],
     ) -> None:
         self.config, self.workdir, self.about = config, workdir, about
-        self.folder = workdir / "checkpoints"
-        self.task = open_task(config.data, config.train.seed)
-        self.classes = self.task.records.classes
-        train = config.train
-        for key in (*EVERY, "steps_per_call", "batch_size", "evaluation_batch_size"):
-            if train[key] < 1:
-                raise UserError(f"train.{key}: {train[key]}; must be 1 or more")
-        if train.unlabeled_batch_size < 0:
-            raise UserError(f"train.unlabeled_batch_size: {train.unlabeled_batch_size}; from 0")
-        self.settings = tuple(sorted({**config.method, "num_classes": len(self.classes)}.items()))
+        self.folder, train = workdir / "checkpoints", config.train
         self.divided = (train.batch_size, train.unlabeled_batch_size) if divide else None
+        check(config)
+        self._check_method()  # before images are prepared, which may take hours
+        self.task = open_task(config.data, train.seed)
+        self.classes = self.task.records.classes
+        self.settings = self._settings(len(self.classes))
         self.programs = programs(self.settings, 1, self.divided)
         # What batches are drawn from: all images serve a method that has no use for labels.
         self.rows = self.task.labelled if self.programs.classify else self.task.unlabelled
@@ -58,9 +53,7 @@ class Run:
         if train.epochs:
             self.steps = train.epochs * len(self.rows) // train.batch_size
         if self.steps < 1:
-            raise UserError(
-                f"train: {self.steps} steps; raise train.steps, or train.epochs if it is not 0"
-            )
+            raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.task)
         # The whole first batch, on every process: all begin with the same weights.
@@ -71,6 +64,22 @@ class Run:
             ),
             jax.eval_shape(self.programs.init, *self._init_args),
         )
+
+    def _settings(self, num_classes: int) -> tuple[tuple[str, Any], ...]:
+        return tuple(sorted({**self.config.method, "num_classes": num_classes}.items()))
+
+    def _check_method(self) -> None:
+        """Traces the first state for two classes: raises UserError where the settings do not fit.
+
+        How many classes there are is not known before the images are listed.
+        """
+        train, side = self.config.train, self.config.data.size
+        image, unlabeled = (
+            jax.ShapeDtypeStruct((n, side, side, 1), np.uint8)
+            for n in (train.batch_size, train.unlabeled_batch_size)
+        )
+        raw = Batch(image, jax.ShapeDtypeStruct((train.batch_size,), np.int32), unlabeled)
+        jax.eval_shape(programs(self._settings(2), 1, self.divided).init, jax.random.key(0), raw)
 
     def batches(
         self, start: int, stop: int, process: tuple[int, int] | None = None
@@ -95,23 +104,24 @@ class Run:
         distributed.check_same(
             "config and data", repr(self.config.to_dict()), *self.task.records.path, *self.rows
         )
+        restored = checkpoint.restore(self.folder, self.like)
+        if restored:
+            data, (state, self.meta) = self.meta["data"], restored
+            trained.check_data(self.workdir, self.task, self.meta["classes"], self.meta.get("data"))
+            self.meta["data"] = data
+            if int(state.step) > self.steps:
+                raise UserError(
+                    f"{self.workdir} is at step {state.step} and cannot go back to {self.steps}: "
+                    "give as many steps or more, or choose another --workdir"
+                )
         if distributed.is_first():
+            set_result_aside(self.workdir, bool(restored))
             write_json(self.workdir / "config.json", self.config.to_dict())
         distributed.wait()
         if not (self.workdir / "config.json").exists():
             raise UserError(f"{self.workdir}: all processes must see one folder of this name")
         self.saver = checkpoint.Saver(self.folder)
-        restored = checkpoint.restore(self.folder, self.like)
-        if not restored:
-            return self.programs.init(*self._init_args)
-        data, (state, self.meta) = self.meta["data"], restored
-        check_classes(self.meta["classes"], self.classes, self.folder)
-        if self.meta.setdefault("data", data) != data:  # runs of earlier versions lack it
-            raise UserError(
-                f"{self.workdir}: its images, their division or labels are not those that it began "
-                "with; bring these back, or choose another --workdir"
-            )
-        return state
+        return state if restored else self.programs.init(*self._init_args)
 
     def save(self, state: TrainState, wall_s: float, pending: Mapping[str, list] | None) -> None:
         """Writes a checkpoint; `pending` are the metrics that no line has been written of."""
@@ -221,8 +231,11 @@ def alone(workdir: Path) -> Iterator[None]:
         yield
 
 
-def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
+def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> bool:
     """Refuses a folder that holds another config's run, or nobody knows whose.
+
+    Returns:
+      Whether its run is to have another number of steps than before, and all else is the same.
 
     Raises:
       UserError: names the keys that differ; or there are checkpoints without a config.
@@ -234,25 +247,34 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> None:
                 f"{workdir} holds checkpoints, but no config.json that says of what; bring it back "
                 "or choose another --workdir"
             )
-        return
+        return False
     try:
         old = json.loads(path.read_text())
     except ValueError:
         raise UserError(f"{path} is not JSON; choose another --workdir") from None
-    if changed := differences(old, config.to_dict()):
+    changed = differences(old, config.to_dict())
+    if any(one.partition(":")[0] not in PROLONG for one in changed):
         raise UserError(
             f"{workdir} holds another run ({'; '.join(changed)}); choose another --workdir"
         )
+    return bool(changed)
 
 
-def check_classes(old: list[str], new: tuple[str, ...], folder: Path) -> None:
-    """Refuses a checkpoint whose classes are others, or in another order.
+def set_result_aside(workdir: Path, goes_on: bool) -> None:
+    """Makes a finished run an unfinished one: result.json becomes result.STEPS.json.
 
     Raises:
-      UserError: names both.
+      UserError: it has no checkpoint from which it `goes_on`; or the file cannot be renamed.
     """
-    if old != list(new):
-        raise UserError(f"{folder}: trained on classes {old}, but the data has {list(new)}")
+    path = workdir / "result.json"
+    if not path.exists():
+        return
+    if not goes_on:
+        raise UserError(f"{workdir} cannot go on to more steps: its checkpoints are gone")
+    old = path.with_name(f"result.{json.loads(path.read_text())['steps']}.json")
+    with user_error(path):
+        path.replace(old)
+    logging.info("%s was finished; it goes on, and %s keeps what came out", workdir, old.name)
 
 
 def describe(config: ml_collections.ConfigDict, task: Task, steps: int, start: int) -> None:

@@ -17,16 +17,16 @@ but for the files named, 2 bad input.
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_gan_jax import command_line, evaluate, explain, trained
+from ssl_gan_jax import command_line, evaluate, explain, paths, trained
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
@@ -60,7 +60,7 @@ def find(arguments: Sequence[str]) -> list[str]:
 
 
 def read(
-    paths: Sequence[str], data: Mapping[str, Any], skipped: list[tuple[str, str]]
+    names: Sequence[str], data: Mapping[str, Any], skipped: list[tuple[str, str]]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Prepared images, CHUNK at a time: their paths, and uint8 [n,S,S,1].
 
@@ -75,9 +75,9 @@ def read(
         except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
             both = list(zip(chunk, pool.map(one, chunk), strict=True))
             skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
             good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
@@ -102,6 +102,12 @@ def rows(run: Trained, paths: Sequence[str], answer: Answer, threshold: float) -
     ]
 
 
+def _overlay_name(i: int, path: str) -> str:
+    """`00012_STEM.png`, the stem cut where the whole would be too long for a file's name."""
+    stem = Path(path).stem.encode()[:200].decode(errors="ignore")
+    return f"{i:05d}_{stem}.png"
+
+
 def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
     """Writes rows whole or not at all, cells that a spreadsheet takes for a formula escaped."""
     with atomic_write(path, newline="") as file:
@@ -113,12 +119,38 @@ def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
             )
 
 
+def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence[str]) -> None:
+    """Refuses to write over what is read, or what this command has not written itself.
+
+    Raises:
+      UserError: `out` is an image, or a file of another kind; `overlays` is a folder of images.
+    """
+    if out:
+        paths.result_path(out, "--out", images_read)
+        if out.is_file() and out.stat().st_size:
+            with open(out, encoding="utf-8", errors="replace") as file:
+                if not file.readline().startswith("path,p_"):
+                    raise UserError(
+                        f"--out={out}: is there, and no table of predictions; choose another"
+                    )
+    if overlays and overlays.resolve() in {Path(p).resolve().parent for p in images_read}:
+        raise UserError(f"--explain={overlays}: holds images that are read; choose another folder")
+
+
+def _image(text: str) -> str:
+    """An IMAGE with its `~` expanded, also in @~/list.txt."""
+    mark = "@" * text.startswith("@~")
+    return mark + os.path.expanduser(text.removeprefix(mark))
+
+
 PARSER = command_line.parser("predict", __doc__)
-PARSER.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or @list")
-PARSER.add_argument("--out", metavar="CSV", help="default: predictions.csv, or none with --json")
+PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
+PARSER.add_argument("--out", metavar="CSV", type=command_line.output("--out"),
+                    help="default: predictions.csv, or none with --json")  # fmt: skip
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, sensitivity=X or specificity=X")  # fmt: skip
-PARSER.add_argument("--explain", metavar="DIR", help="overlays of the evidence, as PNG files")
+PARSER.add_argument("--explain", metavar="DIR", type=command_line.output("--explain", folder=True),
+                    help="overlays of the evidence, as PNG files")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -126,7 +158,9 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    paths = find(args.images)
+    files = find(args.images)
+    out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
+    check_outputs(out, args.explain, files)
     run = trained.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
     respond = trained.responder(run)
@@ -141,23 +175,23 @@ def main(args: argparse.Namespace) -> int:
     skipped: list[tuple[str, str]] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("images", total=len(paths))
-        for names, pixels in read(paths, run.config["data"], skipped):
+        task = bar.add_task("images", total=len(files))
+        for names, pixels in read(files, run.config["data"], skipped):
             table += rows(run, names, respond(pixels), threshold)
             if heat:
                 pictures = map(explain.overlay, pixels, heat(pixels))
                 for i, picture in enumerate(pictures, len(table) - len(names)):
-                    name = f"{i:05d}_{Path(table[i]['path']).stem}.png"
-                    write_png(Path(args.explain) / name, picture)
+                    with paths.private():  # it shows a patient
+                        write_png(args.explain / _overlay_name(i, table[i]["path"]), picture)
             bar.update(task, completed=len(table) + len(skipped))
+    if out and table:
+        write_csv(out, table)  # before anything is printed: the reader may be gone
     for path, reason in skipped:
         print(f"skipped {path}: {reason}", file=sys.stderr)
     if not table:
-        raise UserError(f"none of the {len(paths)} images can be read")
+        raise UserError(f"none of the {len(files)} images can be read")
     if args.json:
         print("\n".join(json.dumps(row) for row in table))
-    if args.out or not args.json:
-        write_csv(args.out or "predictions.csv", table)
     odd = sum(row["ood"] == "yes" for row in table)
     print(
         f"{len(table)} images predicted, {odd} out of distribution, {len(skipped)} skipped",

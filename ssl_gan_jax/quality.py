@@ -219,14 +219,16 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
 
 
 PARSER = command_line.parser("quality", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
-PARSER.add_argument("--features", required=True, metavar="REFERENCE", help="of whose classifier")
+PARSER.add_argument("runs", nargs="+", type=command_line.path("RUN"), metavar="RUN",
+                    help="folder of a finished run")  # fmt: skip
+PARSER.add_argument("--features", type=command_line.path("--features"), required=True,
+                    metavar="REFERENCE", help="of whose classifier")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     """Measures each run that `args` names."""
     reference = open_run(args.features)
-    for workdir in map(Path, args.runs):
+    for workdir in args.runs:
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}
         write_json(workdir / "quality.json", scores)
         command_line.tell(args.json, run=str(workdir), **scores)

@@ -56,7 +56,7 @@ def interpolation(run: Trained, z: Array) -> Array:
     return jax.jit(run.method.generate)(run.state, way)
 
 
-def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: str | None) -> None:
+def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: Path | None) -> None:
     """Writes file,distance of `images` [n,S,S,1] in [-1,1]; the last rows are of validation."""
     task = trained.task_of(run, data_dir)
     pixels = task.records.image
@@ -77,18 +77,20 @@ def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: str
 
 PARSER = command_line.parser("sample", __doc__)
 PARSER.add_argument("--n", type=int, default=64, help="number of images")
-PARSER.add_argument("--out", metavar="DIR", required=True)
+PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", folder=True),
+                    required=True)  # fmt: skip
 PARSER.add_argument("--seed", type=int, default=0)
 PARSER.add_argument("--interpolate", action="store_true")
 PARSER.add_argument("--neighbours", action="store_true")
-PARSER.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
+PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar="DIR",
+                    help="where the run's data lies now")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     """Draws, and writes what the flags say."""
     if args.n < 1 + args.interpolate:
         raise UserError(f"--n={args.n}: give {1 + args.interpolate} or more")
-    run, out = trained.open_run(args.workdir), Path(args.out)
+    run, out = trained.open_run(args.workdir), args.out
     trained.needs(run, "generator")
     z = run.method.draw_z(jax.random.key(args.seed), args.n)
     images = np.asarray(jax.jit(run.method.generate)(run.state, z))
@@ -100,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
         write_png(out / "interpolation.png", grid(way, STEPS), MARK)
     if args.neighbours:
         write_neighbours(out / "neighbours.csv", run, images, args.data_dir)
-    command_line.tell(args.json, images=len(images), folder=args.out)
+    command_line.tell(args.json, images=len(images), folder=str(out))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.config import PLACE, TOGETHER, cell_of, check_key, flat
+from ssl_gan_jax.config import PLACE, TOGETHER, cell_of, check_key, flat, settle
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.writer import clock
 
@@ -91,6 +91,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
             check_key("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
+        settle(config, {**overrides, **values})
         if config.replicas != 1:
             raise UserError(
                 f"replicas={config.replicas}: a sweep trains one run a cell; add the seeds in "

@@ -17,9 +17,9 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax import card, distributed
-from ssl_gan_jax.config import TOGETHER, differences
+from ssl_gan_jax.config import EVERY, TOGETHER, differences
 from ssl_gan_jax.errors import Stopped, UserError
-from ssl_gan_jax.one_run import EVERY, Run, alone, check_workdir, describe, final_scores
+from ssl_gan_jax.one_run import Run, alone, check_workdir, describe, final_scores
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Metrics, TrainState
 from ssl_gan_jax.writer import Progress, Writer, grid, write_json
@@ -33,7 +33,10 @@ def run(
     """Trains, validates, keeps the best, tests once; returns what `result.json` says.
 
     The same call on the same folder goes on where it stopped, bit for bit as if it had not; on a
-    finished one it returns the result. The state with the best validation AUROC is the one that
+    finished one it returns the result. With more `train.steps` or `train.epochs`, and all else the
+    same, a run goes on beyond its end, and what came out there becomes `result.STEPS.json`: the
+    steps are those of a longer run, but its old end was one time more at which validation was
+    scored, and may be the best. The state with the best validation AUROC is the one that
     is tested, at the threshold that validation chose. The test images take no other part.
 
     With `config.replicas` = R > 1, R runs with the seeds `train.seed`, `train.seed` + 1, ... train
@@ -90,8 +93,8 @@ def together(
             raise UserError(f"runs that train together must not differ in {'; '.join(apart)}")
     runs = []
     for config, workdir, more in zip(configs, workdirs, about or [{}] * len(configs), strict=True):
-        check_workdir(workdir, config)
-        if (workdir / "result.json").exists():
+        other_steps = check_workdir(workdir, config)
+        if (workdir / "result.json").exists() and not other_steps:
             logging.info("%s is finished; delete it or choose another --workdir", workdir)
         else:
             runs.append(Run(config, workdir, divide=divide and len(configs) == 1, about=more))
@@ -202,6 +205,7 @@ def _train(
             "classes": list(one.classes),
             "splits": card.splits(one.task),
             **final_scores(one, last_state),
+            "fingerprint": one.meta["data"],
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
             "python": platform.python_version(),

@@ -7,16 +7,17 @@ answer.probability, answer.ood      # [N,K], [N]
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from ssl_gan_jax import calibration, checkpoint, evaluate, methods
-from ssl_gan_jax.data.task import Task, open_task
+from ssl_gan_jax.data.task import Task, changes, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
@@ -55,6 +56,7 @@ def open_run(workdir: str | Path) -> Trained:
         config["data"] = {"aspect": "squash", **config["data"]}  # runs of earlier versions lack it
         classes, size, train = tuple(result["classes"]), config["data"]["size"], config["train"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
+        settings.pop("shift_fake", None)  # only runs of version 0.1 have it
         b, u, step = train["batch_size"], train["unlabeled_batch_size"], int(result["best_step"])
         threshold = (result["validation"] or {}).get("threshold")
     except (KeyError, TypeError, AttributeError) as error:
@@ -127,7 +129,7 @@ def fit_calibration(
     counts as familiar and joins the validation images in saying how far that reaches.
     """
     compiled = functools.partial(classify, state)
-    image, rows = task.records.image, task.unlabelled
+    image, rows = task.records.image, np.union1d(task.labelled, task.unlabelled)
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = evaluate.batched(compiled, image[task.val], BATCH)
@@ -140,10 +142,39 @@ def fit_calibration(
     return calibration.fit(logits, label, patient, familiar), logits
 
 
-def task_of(run: Trained, data_dir: str | None = None) -> Task:
-    """The data that a run trained on, from its config's `data.dir` or `data_dir`. UserError."""
+def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
+    """The data that a run trained on, from its config's `data.dir` or `data_dir`.
+
+    Raises:
+      UserError: as `open_task`; or the images, their division, labels or classes are others than
+        the run's (runs of earlier versions, which have not noted them, are warned of).
+    """
     data = run.config["data"]
-    return open_task({**data, "dir": data_dir or data["dir"]}, run.result["seed"])
+    task = open_task({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
+    check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
+    return task
+
+
+def check_data(
+    where: Path, task: Task, classes: Sequence[str], old: Mapping[str, str] | str | None
+) -> None:
+    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
+
+    Raises:
+      UserError: says what differs: classes, names (with the division), labels or pixels.
+    """
+    if list(classes) != list(task.records.classes):
+        raise UserError(
+            f"{where}: trained on classes {list(classes)}, but the data has "
+            f"{list(task.records.classes)}; bring back the run's own data"
+        )
+    if old is None:
+        logging.warning("%s has not noted its data; whether these are the same is not known", where)
+    elif differ := changes(task, old):
+        raise UserError(
+            f"{where}: its images, their division or labels are not those that it began with "
+            f"(other {', '.join(differ)}); bring these back, or choose another --workdir"
+        )
 
 
 def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
@@ -151,6 +182,8 @@ def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarr
 
     `labels`: whether the method uses labels; one that does not learns from all images as they are.
     """
-    return (
-        task.labelled if labels and not config["train"]["unlabeled_batch_size"] else task.unlabelled
-    )
+    if labels and not config["train"]["unlabeled_batch_size"]:
+        return task.labelled
+    if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
+        return np.union1d(task.labelled, task.unlabelled)
+    return task.unlabelled

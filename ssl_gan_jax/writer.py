@@ -227,7 +227,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=self._line(step, rate))
         elif metrics is not None:
-            print(self._line(step, rate), file=self._stream, flush=True)
+            self._print(self._line(step, rate))
+
+    def _print(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # the reader is gone: training goes on without it
+            print(line, file=self._stream, flush=True)
 
     def _line(self, step: int, rate: float) -> str:
         left = (self._total - step) / rate if rate > 0 else 0
@@ -247,4 +251,4 @@ class Progress:
             self._bar.stop()
             last = self._bar.tasks[0].description
             if last:
-                print(last, file=self._stream, flush=True)
+                self._print(last)

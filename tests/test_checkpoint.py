@@ -78,6 +78,22 @@ def test_a_state_comes_back_bit_for_bit_into_zeros_or_shapes(folder):
     assert same_bits(state, small_state(1, 1)) and meta == {"at": 1}
 
 
+@pytest.mark.parametrize("name", ["lr=[0.1]", "*?", "{a,b}", "a\\b", "100% #1 'q'", "胸部", "n\nl"])
+def test_a_folder_is_no_pattern(name, tmp_path):
+    checkpoint.save(tmp_path / name / "checkpoints", 1, small_state(), {})
+    state, _ = checkpoint.restore_step(tmp_path / name / "checkpoints", 1, small_state())
+    assert same_bits(state, small_state())
+
+
+def test_what_was_not_written_is_never_vouched_for(folder, monkeypatch):
+    stored = checkpoint._stored
+    monkeypatch.setattr(checkpoint, "_stored", lambda state: set(sorted(stored(state))[1:]))
+    with pytest.raises(UserError, match="not there when it is read back"):
+        checkpoint.save(folder, 3, small_state(), {})
+    assert checkpoint.restore(folder, small_state())[1] == {"at": 2}
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+
+
 def test_nothing_to_restore(tmp_path):
     assert checkpoint.restore(tmp_path / "none", small_state()) is None
     assert checkpoint.steps(tmp_path / "none") == []

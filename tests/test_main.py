@@ -9,6 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+from ssl_gan_jax import command_line
+from ssl_gan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -80,6 +84,25 @@ def test_every_value_of_the_config_says_where_it_comes_from(tmp_path):
         ("train.log_every", 50, "default"),
     ):
         assert told[key] == {"value": value, "from": origin}, key
+
+
+def test_steps_that_are_given_hold_where_a_file_counts_in_epochs(tmp_path):
+    from absl.testing import flagsaver
+
+    def parsed(*args):
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            command_line.parse_flags(["", f"--config={ROOT}/configs/chex.py", *args])
+            return command_line.CONFIG.value.train.to_dict(), command_line.origins()
+
+    train, origins = parsed("--config.train.steps=500")
+    assert (train["epochs"], train["steps"]) == (0, 500)
+    assert origins["train.steps"] == (500, "flag")
+    train, origins = parsed()
+    assert train["epochs"] == 100 and origins["train.steps"] == (None, "train.epochs")
+    assert parsed("--config.train.steps=500", "--config.train.epochs=0")[0]["steps"] == 500
+    with pytest.raises(UserError, match="both given"):
+        parsed("--config.train.steps=500", "--config.train.epochs=2")
 
 
 SCHEDULE = [

@@ -72,4 +72,8 @@ def test_every_config_says_how_to_call_it():
 def test_a_changed_size_reaches_the_method():
     config = config_of(ROOT / "configs" / "chex.py", "size=64")
     config.data.size = 128
-    assert config.method.size == 128
+    assert config.to_dict() == config_of(ROOT / "configs" / "chex.py", "size=128").to_dict()
+    assert config.method.size == 128 and config.method.shift == 12
+    config.method.shift = 2  # what somebody gives holds
+    config.data.size = 32
+    assert config.method.shift == 2

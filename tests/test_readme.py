@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def commands():
     )
     found = [" ".join(c.split()) for c in lines + inline]
     return [c for c in found if c.startswith(("python ", "pip ", "git ", "pytest"))]
+
+
+def test_every_program_of_the_readme_comes_with_its_installation():
+    """What stands before the first flag, in its blocks and between backticks."""
+    inline = re.findall(r"`([a-z][\w.]*) [^`\n]*--", re.sub(r"```.*?```", "", README, flags=re.S))
+    programs = {command.split()[0] for command in commands()} | set(inline)
+    assert {"python", "pip", "tensorboard"} <= programs
+    for program in programs - {"git"}:
+        beside = Path(sys.executable).with_name(program)
+        assert beside.exists() or shutil.which(program), program
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import re
@@ -18,6 +19,8 @@ from tiny import METHODS
 
 from ssl_gan_jax import checkpoint, methods, one_run, programs, train
 from ssl_gan_jax.config import as_ssl_gan, base
+from ssl_gan_jax.data import records
+from ssl_gan_jax.data import task as task_lib
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.types import Batch
 
@@ -252,6 +255,39 @@ def test_a_finished_run_is_not_run_again(whole, monkeypatch):
     assert result == json.loads((folder / "result.json").read_text())
 
 
+def test_a_finished_run_goes_on_to_more_steps(whole, tmp_path):
+    """As a run that was longer from the start; here its old end is a step of the schedule."""
+    shutil.copytree(whole("ssl_gan"), tmp_path / "short")
+    before = (tmp_path / "short" / "result.json").read_bytes()
+    longer = small("ssl_gan", steps=6)
+    assert train.run(longer, tmp_path / "short")["steps"] == 6
+    train.run(longer, tmp_path / "long")
+    assert_same_run(tmp_path / "long", tmp_path / "short")
+    assert (tmp_path / "short" / "result.4.json").read_bytes() == before
+    with pytest.raises(UserError, match="at step 6 and cannot go back to 5"):
+        train.run(small("ssl_gan", steps=5), tmp_path / "short")
+    assert json.loads((tmp_path / "short" / "result.json").read_text())["steps"] == 6
+
+
+def test_a_run_without_checkpoints_does_not_go_on(whole, tmp_path):
+    shutil.copytree(whole("supervised"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UserError, match="checkpoints are gone"):
+        train.run(small("supervised", steps=6), tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_same_names_and_labels(whole, tmp_path):
+    task = one_run.open_task(small("supervised").data, 0)
+    old = hashlib.sha256(repr(task.records.path[task.labelled].tolist()).encode())
+    for rows in task[2:]:
+        old.update(repr(task.records.path[rows].tolist()).encode())
+    for rows in (task.labelled, task.val):
+        old.update(repr(task.records.label[rows].tolist()).encode())
+    assert task_lib.changes(task, old.hexdigest()) == []
+    assert task_lib.changes(task, "0" * 64) == ["names or labels"]
+
+
 def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
     folder = whole("supervised")
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
@@ -259,6 +295,22 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
     with pytest.raises(UserError, match=r"method\.lr: 0.0005 there, 0.25 now.*--workdir"):
         train.run(other, folder)
     assert before == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole("supervised"), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    open_task = one_run.open_task
+
+    def others(*args):
+        task = open_task(*args)
+        image = task.records.image.copy()
+        image[task.test[0], 3, 3] ^= 1  # a single bit
+        return task._replace(records=dataclasses.replace(task.records, image=image))
+
+    monkeypatch.setattr(one_run, "open_task", others)
+    with pytest.raises(UserError, match=r"\(other pixels\)"):
+        train.run(small("supervised"), tmp_path / "run")
 
 
 def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
@@ -293,15 +345,19 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
     assert all(step < bad for step in checkpoint.steps(tmp_path / "checkpoints"))  # nor the best
 
 
-def test_another_order_of_classes_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"\['a', 'b'\], but the data has \['b', 'a'\]"):
-        one_run.check_classes(["a", "b"], ("b", "a"), tmp_path)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"data.labels_per_class": 5000}, r"5000 labels.*class 0: \d+, class 1: \d+"),
+        ({"data.images": 12}, "give one of them"),
+        ({"data.pool": "some"}, r"data\.pool: no 'some'"),
+        ({"data.adapt": "target"}, r"data\.target_site"),
+        ({"data.val": 1.5}, r"data\.val: 1\.5"),
+        ({"data.test": 0.95}, "leave nothing"),
+        ({"data.max_unreadable": -0.1}, r"data\.max_unreadable"),
+        ({"train.seed": -1}, r"train\.seed: -1"),
+        ({"method.width": 0}, r"method\.width: 0"),
+        ({"train.evaluation_batch_size": 0}, r"train\.evaluation_batch_size: 0"),
         ({"data.name": "kermani"}, "kermany"),
         ({"data.name": "kermany", "data.dir": "nowhere"}, "nowhere"),
         ({"data.only_class": "pneumonia"}, "normal"),
@@ -316,12 +372,15 @@ def test_another_order_of_classes_is_refused(tmp_path):
         ({"train.epochs": 0, "train.steps": 0}, "train.steps"),
     ],
 )
-def test_bad_input_is_named_and_leaves_no_folder(changes, message, tmp_path):
+def test_bad_input_is_named_before_work_and_leaves_no_folder(
+    changes, message, tmp_path, monkeypatch
+):
     if "data.name" in changes:
         changes = {"data.options": {}, **changes}
     config = small("ssl_gan" if "train.unlabeled_batch_size" in changes else "supervised")
     config.data.options = {} if "data.name" in changes else config.data.options
     config.update_from_flattened_dict({k: v for k, v in changes.items() if k != "data.options"})
+    monkeypatch.setattr(records, "_prepared", None)  # no image is prepared
     with pytest.raises(UserError, match=message):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,9 @@
 """Commands on finished runs: they need no training data, and say what the test said."""
 
 import csv
+import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +25,12 @@ from ssl_gan_jax import (
     export,
     methods,
     predict,
+    quality,
     train,
     trained,
 )
 from ssl_gan_jax import sample as sample_lib
+from ssl_gan_jax.calibration import __main__ as calibration_main
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.sources.phantom import radiograph
 from ssl_gan_jax.data.task import Task, open_task
@@ -106,6 +110,54 @@ def test_bad_files_are_named_and_skipped(finished, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image in"):
         command(predict, f"--workdir={folder}", tmp_path / "empty")
+
+
+def test_predict_writes_over_its_own_tables_alone(finished, tmp_path, monkeypatch):
+    folder, _, images = finished
+    one, run = sorted(images.rglob("*.png"))[0], tmp_path / "run"
+    shutil.copytree(folder, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.chdir(run)
+    (tmp_path / "labels.csv").write_text("path,label\n0.png,a\n")
+    for out in ([], ["--out=result.json"], [f"--out={one}"], ["--out=../labels.csv"],
+                ["--explain=samples"], [f"--explain={one.parent}"]):  # fmt: skip
+        with pytest.raises(UserError, match="belongs to the run|are read|no table|are read"):
+            command(predict, "--workdir=.", one, *out)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for _ in range(2):
+        assert command(predict, "--workdir=.", one, "--out=../p.csv", "--explain=../why") == 0
+    assert len(rows(tmp_path / "p.csv")) == 1
+    (overlay,) = (tmp_path / "why").iterdir()
+    assert (overlay.stat().st_mode & 0o777, overlay.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypatch):
+    folder, task, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    before = (tmp_path / "run" / "calibration.json").read_bytes()
+    others = {
+        "pixels": dataclasses.replace(task.records, image=task.records.image ^ 1),
+        "labels": dataclasses.replace(task.records, label=1 - task.records.label),
+        "names": dataclasses.replace(task.records, path=np.char.add("x", task.records.path)),
+        "classes": dataclasses.replace(task.records, classes=("cardiomegaly", "normal")),
+    }
+    run = f"--workdir={tmp_path / 'run'}"
+    commands = [(calibration_main, run), (sample_lib, run, "--n=2", f"--out={tmp_path / 's'}",
+                "--neighbours"), (quality, tmp_path / "run", f"--features={folder}")]  # fmt: skip
+    for what, records_now in others.items():
+        monkeypatch.setattr(
+            trained, "open_task", lambda *_, r=records_now: task._replace(records=r)
+        )
+        for module, *args in commands:
+            with pytest.raises(UserError, match=what):
+                command(module, *args)
+    assert (tmp_path / "run" / "calibration.json").read_bytes() == before
+    assert not (tmp_path / "run" / "quality.json").exists()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    del result["fingerprint"]  # a run of an earlier version
+    write_json(tmp_path / "run" / "result.json", result)
+    monkeypatch.setattr(trained, "open_task", lambda *_: task)
+    command(calibration_main, run)
 
 
 def test_a_cell_that_looks_like_a_formula_is_escaped(tmp_path):

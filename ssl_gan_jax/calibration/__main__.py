@@ -17,7 +17,8 @@ from ssl_gan_jax import calibration, command_line, trained
 from ssl_gan_jax.errors import UserError
 
 PARSER = command_line.parser("calibration", __doc__)
-PARSER.add_argument("--data_dir", metavar="DIR", help="where the run's data lies now")
+PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar="DIR",
+                    help="where the run's data lies now")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:

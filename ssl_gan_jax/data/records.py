@@ -1,6 +1,7 @@
 """A data set, prepared once into the user's cache and read into memory."""
 
 import contextlib
+import errno
 import hashlib
 import importlib
 import inspect
@@ -9,7 +10,7 @@ import pkgutil
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +22,13 @@ from absl import logging
 from ssl_gan_jax import distributed
 from ssl_gan_jax.data import images, quiet, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
+from ssl_gan_jax.paths import private, user_path
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, SourceBuilder
+    from ssl_gan_jax.data.source import Index, Row, SourceBuilder
+
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def load(
     aspect: str = "squash",
     cache_dir: str | Path | None = None,
     max_unreadable: float = 0.01,
+    check: Callable[[Records], Any] | None = None,
     **builder_options: Any,  # noqa: ANN401
 ) -> Records:
     """Load a data set, preparing it first where that has not been done.
@@ -67,6 +73,8 @@ def load(
         cache_dir: where prepared copies live; default $SSL_GAN_JAX_CACHE, or ~/.cache/ssl_gan_jax.
         max_unreadable: greatest share of images that may be unreadable. They are left out, named
             in one warning, in `Records.quarantined` and in the prepared folder's quarantine.csv.
+        check: is called with the listing, as `Records` of images without pixels, before any image
+            is prepared, and may raise.
         **builder_options: what the source's `index` takes beside the folder.
 
     Raises:
@@ -79,22 +87,17 @@ def load(
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
     with _stopped_by_signals():
-        source, data_dir = _find(name), Path(data_dir).expanduser() if data_dir else None
+        source, data_dir = _find(name), user_path(data_dir, "data.dir") if data_dir else None
         index = list_source(name, data_dir, **builder_options)
         how = {"size": size, "equalize": equalize, "aspect": aspect}
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
         config = source.Builder.builder_config_cls(key, **how, options=builder_options)
-        cache = cache_folder(cache_dir)
-        try:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: nobody else's
-            with quiet.tfds_chatter():
-                builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
-        except OSError as error:
-            raise UserError(
-                f"cannot write prepared images to {cache}: {error.strerror or error}; "
-                "set SSL_GAN_JAX_CACHE to a folder with room"
-            ) from error
+        if check:
+            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
+        cache = cache_folder(name, cache_dir).parent
+        with _full_disk(cache), quiet.tfds_chatter(), private():
+            builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
         records = _read(builder, index)
     if bad := records.quarantined:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
@@ -115,7 +118,7 @@ def names() -> list[str]:
 def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Index":  # noqa: ANN401
     """Return what a data set holds, without reading a pixel; arguments and errors as `load`."""
     source = _find(name)
-    data_dir = Path(data_dir).expanduser() if data_dir else None
+    data_dir = user_path(data_dir, "data.dir") if data_dir else None
     known = list(inspect.signature(source.index).parameters)[1:]
     for option in options:
         check_choice(f"options of data set {name!r}", option, known)
@@ -130,10 +133,50 @@ def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Inde
     return index
 
 
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where this program keeps what it can make again: `cache_dir`, or the user's own folder."""
-    default = os.environ.get("SSL_GAN_JAX_CACHE") or "~/.cache/ssl_gan_jax"
-    return Path(cache_dir or default).expanduser()
+def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
+    """A folder for what this program can make again, which it makes: nobody else can read it.
+
+    In `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. These are made
+    for this user alone, too, with the folders above them, but stay as they are where they exist:
+    they may be anybody's. A folder `name` that others could read, of an earlier version, is closed.
+
+    Raises:
+      UserError: the folder cannot be made or closed.
+    """
+    given = os.environ.get("SSL_GAN_JAX_CACHE")
+    what = "data.cache_dir" if cache_dir else "SSL_GAN_JAX_CACHE" if given else "cache"
+    try:
+        cache = user_path(cache_dir or given or "~/.cache/ssl_gan_jax", what)
+    except UserError as error:
+        raise UserError(f"{error}, or set SSL_GAN_JAX_CACHE to a folder") from None
+    with _full_disk(cache), private():
+        (cache / name).mkdir(parents=True, exist_ok=True)
+        for folder in (cache / name, cache):
+            if not (mode := folder.stat().st_mode & 0o777) & 0o077:
+                continue
+            if folder != cache:
+                folder.chmod(0o700)
+            else:
+                logging.info(
+                    "%s has mode %o: others can list it, not the images in it", cache, mode
+                )
+    return cache / name
+
+
+@contextlib.contextmanager
+def _full_disk(cache: Path) -> Iterator[None]:
+    """Turns what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
+    try:
+        yield
+    except Exception as error:  # TFDS wraps TensorFlow's, each of a class of its own
+        whole = f"{error} {error.__cause__}"
+        cause = next((text for text in map(os.strerror, _OF_DISKS) if text in whole), None)
+        if isinstance(error, UserError | Stopped) or not (cause or isinstance(error, OSError)):
+            raise
+        raise UserError(
+            f"cannot write prepared images to {cache}: {cause or error}; set SSL_GAN_JAX_CACHE to "
+            "a folder of yours with room"
+        ) from error
 
 
 def _find(name: str) -> ModuleType:
@@ -217,6 +260,15 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         raise damaged from error
     if count != len(rows):
         raise damaged
+    return _records(index, rows, image, quarantined)
+
+
+def _records(
+    index: "Index",
+    rows: Sequence["Row"],
+    image: np.ndarray,
+    quarantined: tuple[tuple[str, str], ...] = (),
+) -> Records:
     path, label, patient, split, site = map(np.array, zip(*(r[:-1] for r in rows), strict=True))
     groups = [dict(row.groups) for row in rows]
     return Records(

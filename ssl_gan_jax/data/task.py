@@ -1,11 +1,13 @@
 """Which images a run trains, validates and tests on: a data set seen through its config."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
+from ssl_gan_jax.config import ADAPT
 from ssl_gan_jax.data import records as records_lib
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import check_disjoint, draw_labels, split
@@ -22,7 +24,7 @@ class Task(NamedTuple):
     test: np.ndarray
 
 
-def load(data: Mapping[str, Any]) -> Records:
+def load(data: Mapping[str, Any], check: Callable[[Records], Any] | None = None) -> Records:
     """`records.load` as the config's `data` says; prepares the images the first time."""
     return records_lib.load(
         data["name"],
@@ -32,6 +34,7 @@ def load(data: Mapping[str, Any]) -> Records:
         aspect=data["aspect"],
         cache_dir=data["cache_dir"] or None,
         max_unreadable=data["max_unreadable"],
+        check=check,
         **dict(data["options"]),
     )
 
@@ -64,14 +67,27 @@ def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
 def open_task(data: Mapping[str, Any], seed: int) -> Task:
     """Loads `data.name` (prepares it the first time) and divides it as the config's `data` says.
 
-    Labels, validation's included, never come from images to adapt to; with `data.adapt` these
-    join the unlabelled ones.
+    Raises:
+      UserError: everything that can be wrong with the data or with the budget, before images are
+        prepared where that can be known.
+    """
+    return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
+
+
+def assign(records: Records, data: Mapping[str, Any], seed: int) -> Task:
+    """Divides `records` as the config's `data` says, and draws the labels that training sees.
+
+    Labels, validation's included, never come from images to adapt to. These are the unlabelled
+    images with `data.adapt` "target", as M has it; with "mixture" they join those of the source.
 
     Raises:
-      UserError: everything that can be wrong with the data or with the budget.
+      UserError: a choice of `data` that is none, or what the images do not give.
     """
+    adapt = ADAPT.get(data["adapt"], data["adapt"])
     check_choice("data.pool", data["pool"], ("all", "labelled"))
-    records = load(data)
+    check_choice("data.adapt", adapt, ("none", "target", "mixture"))
+    if adapt == "target" and not data["target_site"]:
+        raise UserError(f"data.adapt={adapt}: give the site to adapt to as data.target_site")
     part, label = divide(records, data), records.label
     check_disjoint(records.patient, part)
     train = np.flatnonzero(part == "train")
@@ -93,17 +109,47 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
         seed=seed,
     )
     unlabelled = train if data["pool"] == "all" else labelled
-    if data["adapt"]:
-        unlabelled = np.union1d(unlabelled, np.flatnonzero(part == "adapt"))
+    if adapt != "none":
+        target = np.flatnonzero(part == "adapt")
+        unlabelled = target if adapt == "target" else np.union1d(unlabelled, target)
     val, test = (np.flatnonzero((part == name) & judged) for name in ("val", "test"))
     return Task(records, labelled, unlabelled, val, test)
 
 
-def fingerprint(task: Task) -> str:
-    """Changes with the images of each part, by name, and with the labels that training sees."""
-    digest = hashlib.sha256()
+def fingerprint(task: Task) -> dict[str, str]:
+    """SHA-256 of what a run sees of its data, the same on every machine.
+
+    "names": which images each part has; "labels": those that training and validation see;
+    "pixels": the prepared images of all parts. Classes, whose names are no secret, go beside it.
+    """
+    names, labels, pixels = _names(task), _labels(task), hashlib.sha256()
     for rows in task[1:]:
-        digest.update(repr(task.records.path[rows].tolist()).encode())
-    for rows in (task.labelled, task.val):
-        digest.update(repr(task.records.label[rows].tolist()).encode())
-    return digest.hexdigest()
+        for image in task.records.image[rows]:
+            pixels.update(image)
+    return {"names": _sha256(names), "labels": _sha256(labels), "pixels": pixels.hexdigest()}
+
+
+def changes(task: Task, old: Mapping[str, str] | str) -> list[str]:
+    """What of a `fingerprint` that a run has stored is not `task`'s: [] where all is the same.
+
+    Runs of earlier versions stored one digest of names and labels: of their pixels nothing can be
+    said, and a warning says so.
+    """
+    if isinstance(old, str):
+        logging.warning("the run is of an earlier version, which noted names and labels alone: "
+                        "whether the pixels are those that it began with is not known")  # fmt: skip
+        return [] if old == _sha256(_names(task) + _labels(task)) else ["names or labels"]
+    return [kind for kind, digest in fingerprint(task).items() if old.get(kind) != digest]
+
+
+def _names(task: Task) -> bytes:
+    return b"".join(repr(task.records.path[rows].tolist()).encode() for rows in task[1:])
+
+
+def _labels(task: Task) -> bytes:
+    rows = (task.labelled, task.val)
+    return b"".join(repr(task.records.label[some].tolist()).encode() for some in rows)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -12,11 +12,15 @@ import argparse
 from pathlib import Path
 
 from ssl_gan_jax import command_line, report
+from ssl_gan_jax.errors import UserError
 
 PARSER = command_line.parser("report", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folder, or file of rows")
-PARSER.add_argument("--out", type=Path, metavar="DIR", help="default: the first folder, or here")
-PARSER.add_argument("--rows", type=Path, metavar="JSONL", help="file that takes all finished rows")
+PARSER.add_argument("runs", nargs="+", type=command_line.path("RUNS"), metavar="RUNS",
+                    help="folder, or file of rows")  # fmt: skip
+PARSER.add_argument("--out", type=command_line.output("--out", folder=True), metavar="DIR",
+                    help="default: the first folder, or here")  # fmt: skip
+PARSER.add_argument("--rows", type=command_line.output("--rows"), metavar="JSONL",
+                    help="file that takes all finished rows")  # fmt: skip
 PARSER.add_argument(
     "--real_images",
     action="store_true",
@@ -27,6 +31,8 @@ PARSER.add_argument(
 def main(args: argparse.Namespace) -> None:
     """Writes the report, and says what it is of."""
     out = args.out or (args.runs[0] if args.runs[0].is_dir() else Path("."))
+    if args.rows and args.rows.suffix != ".jsonl":  # else it might be anything that is there
+        raise UserError(f"--rows={args.rows}: name a file that ends in .jsonl")
     found = report.write(args.runs, out, args.rows, args.real_images)
     counts = {"runs": found.runs, "unfinished": found.unfinished, "unreadable": found.unreadable}
     told = {name: len(some) for name, some in counts.items()}

@@ -163,12 +163,15 @@ def real_grid(panel: Panel) -> Iterator[Picture]:
     Raises:
       UserError: the data cannot be opened as the run's config says.
     """
+    from ssl_gan_jax import trained
     from ssl_gan_jax.data import task  # TensorFlow: only if asked for
 
     for _, run in list(_examples(panel, "config.json"))[:1]:
         path = run.folder / "config.json"
         try:
             opened = task.open_task(read_json(path.read_bytes())["data"], run.seed)
+            classes, noted = run.row["classes"], run.row.get("fingerprint")
+            trained.check_data(run.folder, opened, classes, noted)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path}: does not say which data") from None
         images = opened.records.image[opened.labelled[:64]]

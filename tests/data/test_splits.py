@@ -115,7 +115,7 @@ def test_of_one_class_alone_validation_and_test_are_of_it_too(monkeypatch):
         classes=("x", "y"),
         quarantined=(),
     )
-    monkeypatch.setattr(task, "load", lambda data: found)
+    monkeypatch.setattr(task, "load", lambda data, check: found)
     opened = task.open_task(DATA | {"only_class": "y"}, 0)
     for rows in opened[1:]:
         assert len(rows) and set(found.label[rows]) == {1}
@@ -128,7 +128,7 @@ DATA = {
     "val": 0.2,
     "test": 0.2,
     "pool": "all",
-    "adapt": True,
+    "adapt": "none",
     "only_class": "",
     "labels_per_class": 0,
     "images": 0,
@@ -156,14 +156,21 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         task.divide(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
         task.divide(found, transfer | {"target_site": "c"})
-    monkeypatch.setattr(task, "load", lambda data: found)
-    opened = {adapt: task.open_task(transfer | {"adapt": adapt}, 0) for adapt in (True, False)}
+    monkeypatch.setattr(task, "load", lambda data, check: found)
+    choices = ("none", "target", "mixture", False, True)  # the last two are of earlier versions
+    opened = {adapt: task.open_task(transfer | {"adapt": adapt}, 0) for adapt in choices}
     for one in opened.values():
         np.testing.assert_array_equal(one.labelled, np.flatnonzero(part == "train"))
         np.testing.assert_array_equal(one.test, np.flatnonzero(part == "test"))
-    np.testing.assert_array_equal(opened[False].unlabelled, opened[False].labelled)
-    adapted = np.flatnonzero((part == "train") | (part == "adapt"))
-    np.testing.assert_array_equal(opened[True].unlabelled, adapted)
+    both = np.flatnonzero((part == "train") | (part == "adapt"))
+    target = np.flatnonzero(part == "adapt")
+    for adapt, wanted in zip(choices, (both[:0], target, both, both[:0], both), strict=True):
+        wanted = wanted if len(wanted) else opened[adapt].labelled
+        np.testing.assert_array_equal(opened[adapt].unlabelled, wanted)
+    with pytest.raises(UserError, match=r"data\.adapt: no 'true'"):
+        task.open_task(transfer | {"adapt": "true"}, 0)
+    with pytest.raises(UserError, match=r"data\.target_site"):
+        task.open_task(DATA | {"adapt": "target"}, 0)
     with pytest.raises(UserError, match="no training images"):
         task.open_task(transfer | {"source_site": "b", "val": 0.999999}, 0)
 

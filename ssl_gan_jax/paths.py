@@ -1,0 +1,103 @@
+"""Paths at the edge of the program: as a user names them, checked before work begins."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ssl_gan_jax.errors import UserError
+
+# What a run writes into its folder: no other command writes over it.
+_FILES = ("config.json", "result.json", "metrics.jsonl", "predictions.csv", "calibration.json",
+          "calibration.npz", "model_card.json", "MODEL_CARD.md", "quality.json", "report.html",
+          "report.md")  # fmt: skip
+_FOLDERS = ("checkpoints", "samples")
+_DEPTH = 250  # characters of the longest path within a folder of ours
+
+
+def user_path(text: str | Path, what: str) -> Path:
+    """The path that a user names as `what`, such as "--out"; `~` is expanded, nothing else is.
+
+    Every other character stands for itself: shells expand $VARIABLES and patterns, we do not.
+
+    Raises:
+      UserError: there is no text, the home folder is unknown, or the name is no valid text.
+    """
+    given = str(text)
+    if not given or "\0" in given:
+        raise UserError(f"{what}={given!r}: give the path of a file or folder")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{what}={given!r}: is no valid UTF-8; rename that file or folder"
+        ) from None
+    path = Path(os.path.expanduser(given))
+    if path.parts[:1] == ("~",):
+        raise UserError(
+            f"{what}={given}: there is no home folder (HOME is not set); write the path"
+        )
+    return path
+
+
+def output_path(text: str | Path, what: str, folder: bool = False) -> Path:
+    """`user_path` of a file, or with `folder` of a folder, that can be written or made.
+
+    Raises:
+      UserError: as `user_path`; or something else stands there, a part of the name is too long, or
+        the folder above cannot be written.
+    """
+    path = user_path(text, what)
+    above = path if folder else path.parent
+    try:
+        if not folder and path.is_dir():
+            raise UserError(f"{what}={text}: is a folder; name a file")
+        while not above.exists():  # OSError: a name too long to ask for
+            above = above.parent
+        longest, room = os.pathconf(above, "PC_NAME_MAX"), os.pathconf(above, "PC_PATH_MAX")
+    except OSError as error:
+        raise UserError(f"{what}={text}: {error.strerror}; choose another path") from None
+    if not above.is_dir():
+        raise UserError(f"{what}={text}: {above} is a file, no folder; choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{what}={text}: {above.absolute()} cannot be written; make it writable or choose "
+            "another path"
+        )
+    names = [len(os.fsencode(part)) for part in path.parts]
+    if not folder:
+        names[-1:] = [n + len(".tmp") for n in names[-1:]]
+    if max(names, default=0) > longest or len(os.fsencode(path.absolute())) + _DEPTH > room:
+        raise UserError(f"{what}={text}: the name is too long; choose a shorter path")
+    return path
+
+
+def result_path(text: str | Path, what: str, inputs: Iterable[str | Path] = ()) -> Path:
+    """The path of a file or folder for what a command found out, which must not be a run's own.
+
+    Raises:
+      UserError: `text` is something that a run wrote into its folder, or one of `inputs`.
+    """
+    path = user_path(text, what)
+    real = path.resolve()
+    for folder in real.parents:
+        name = real.relative_to(folder).parts[0]
+        own = name in (*_FILES, *_FOLDERS) or name.startswith("events.out.tfevents.")
+        if own and (folder / "config.json").is_file():
+            raise UserError(f"{what}={text}: {name} there belongs to the run; choose another name")
+    if any(real == Path(given).resolve() for given in inputs):
+        raise UserError(f"{what}={text}: is one of the files that are read; choose another name")
+    return path
+
+
+@contextlib.contextmanager
+def private() -> Iterator[None]:
+    """What the block makes is for this user alone: folders 0700, those above them too, files 0600.
+
+    For pixels of patients. It holds for the whole process.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
