@@ -10,7 +10,8 @@ import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 from skimage import exposure
 
-from ssl_gan_jax.data import dicom
+from ssl_gan_jax.data import dicom, outputs
+from ssl_gan_jax.data.outputs import is_passed_over
 from ssl_gan_jax.data.pixels import Header, UnreadableImage, check_header, check_jpeg, stretch
 from ssl_gan_jax.errors import UserError
 
@@ -27,7 +28,8 @@ _PHOTOMETRIC, _BITS = 262, 258  # TIFF's tags; of the first, 0 is for films stor
 def files_in(top: Path) -> Iterator[str]:
     """Yield the image files in a folder and all below, by suffix and relative to it.
 
-    Links to folders are followed, each folder once. A folder that is not there holds none.
+    Links to folders are followed, each folder once. A folder that is not there holds none. What
+    is hidden, or below `top` was written by this program, is passed over.
 
     Raises:
         UserError: a folder cannot be listed, or a name is not UTF-8.
@@ -38,9 +40,16 @@ def files_in(top: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inside = {*subfolders, *names}
+        if folder != os.fspath(top) and outputs.is_output(Path(folder), inside):
+            subfolders.clear()
+            continue
+        inside -= outputs.ours_within(inside)
+        subfolders[:] = sorted(n for n in subfolders if n in inside and not is_passed_over(n))
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+            if name not in inside or is_passed_over(name):
+                continue
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
                 path = Path(folder, name).relative_to(top).as_posix()
                 try:
                     path.encode()
