@@ -5,6 +5,7 @@ later never move the patients that are there already.
 """
 
 import hashlib
+import unicodedata
 
 import numpy as np
 
@@ -77,6 +78,8 @@ def check_disjoint(patient: np.ndarray, part: np.ndarray) -> None:
 def draw_labels(
     label: np.ndarray,
     pool: np.ndarray,
+    patient: np.ndarray,
+    path: np.ndarray,
     *,
     per_class: int | None = None,
     images: int | None = None,
@@ -84,12 +87,15 @@ def draw_labels(
 ) -> np.ndarray:
     """Choose the images of `pool` whose labels training may see.
 
-    Each class is put into an order by hash of (seed, index) and its first n are taken, so at one
-    seed a smaller budget is a subset of a larger one.
+    Each class is put into an order by hash of (seed, patient, path) and its first n are taken, so
+    at one seed a smaller budget is a subset of a larger one, and an image more or less changes the
+    draw by itself alone.
 
     Args:
         label: [N] int, 0..K-1; -1 = unlabelled. Only labels of `pool` are looked at, and K.
         pool: indices to choose from, such as those of the training images.
+        patient: [N] str, grouping key.
+        path: [N] str, unique; relative, so that it is the same on every machine.
         per_class: exactly so many of each class.
         images: exactly so many in all, the same number of each class.
         seed: of the draw.
@@ -117,7 +123,12 @@ def draw_labels(
         raise UserError(
             f"{per_class} labels of each class cannot be drawn; the training set holds {held}"
         )
-    chosen = (sorted(of_class, key=lambda i: _uniform(seed, i))[:per_class] for of_class in members)
+
+    def place(i: int) -> float:
+        # One form of Unicode: systems write the same name in several.
+        return _uniform(seed, *(unicodedata.normalize("NFC", of[i]) for of in (patient, path)))
+
+    chosen = (sorted(of_class, key=place)[:per_class] for of_class in members)
     return np.sort(np.concatenate(list(chosen)))
 
 

@@ -88,6 +88,8 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
     labelled = draw_labels(
         label,
         train,
+        records.patient,
+        records.path,
         per_class=data["labels_per_class"] or None,
         images=data["images"] or None,
         seed=seed,

@@ -170,29 +170,52 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
 
 LABEL = np.array([0, 1, -1, 1, 0] * 40)
 POOL = np.arange(0, 150)
+NAMES = np.array([f"{i}.png" for i in range(400)])
+
+
+def draw(label, pool, **budget):
+    return draw_labels(label, pool, NAMES[: len(label)], NAMES[: len(label)], **budget)
+
+
+@given(st.sets(st.integers(0, 399), min_size=60), st.sets(st.integers(0, 399)), st.integers(0, 9))
+def test_images_that_come_change_the_draw_by_themselves_alone(old, new, seed):
+    """Or go, as unreadable ones do; wherever they stand among the others."""
+
+    def drawn(images):
+        names = NAMES[sorted(images)]
+        label = np.array([LABEL[i % 5] for i in sorted(images)])
+        chosen = draw_labels(label, np.arange(len(names)), names, names, per_class=5, seed=seed)
+        return set(names[chosen])
+
+    try:
+        before, after = drawn(old), drawn(old | new)
+    except UserError:  # fewer than five of a class
+        return
+    assert after - before <= set(NAMES[sorted(new)])
+    assert len(before - after) == len(after - before)
 
 
 @given(st.integers(0, 2**63), st.integers(1, 60), st.integers(1, 60))
 def test_exactly_n_of_each_class_and_nested(seed, n, m):
     small, large = sorted((n, m))
-    a = draw_labels(LABEL, POOL, per_class=small, seed=seed)
-    b = draw_labels(LABEL, POOL[::-1], images=2 * large, seed=seed)
+    a = draw(LABEL, POOL, per_class=small, seed=seed)
+    b = draw(LABEL, POOL[::-1], images=2 * large, seed=seed)
     assert np.bincount(LABEL[a]).tolist() == [small] * 2
     assert np.bincount(LABEL[b]).tolist() == [large] * 2
     assert set(a) <= set(b) <= set(POOL) and (np.diff(b) > 0).all()
 
 
 def test_seeds_differ_and_labels_outside_the_pool_do_not_matter():
-    drawn = [draw_labels(LABEL, POOL, per_class=10, seed=seed) for seed in (0, 1)]
+    drawn = [draw(LABEL, POOL, per_class=10, seed=seed) for seed in (0, 1)]
     assert not np.array_equal(*drawn)
     changed = LABEL.copy()
     changed[150:] = 0
-    np.testing.assert_array_equal(draw_labels(changed, POOL, per_class=10, seed=0), drawn[0])
+    np.testing.assert_array_equal(draw(changed, POOL, per_class=10, seed=0), drawn[0])
 
 
 def test_no_budget_is_all_that_is_labelled():
     np.testing.assert_array_equal(
-        draw_labels(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0)
+        draw(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0)
     )
 
 
@@ -207,4 +230,4 @@ def test_no_budget_is_all_that_is_labelled():
 )
 def test_budgets_that_cannot_be_given(budget, message):
     with pytest.raises(UserError, match=message):
-        draw_labels(LABEL, POOL, seed=0, **budget)
+        draw(LABEL, POOL, seed=0, **budget)
