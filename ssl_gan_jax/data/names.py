@@ -28,7 +28,7 @@ _UNLABELED = frozenset(("unlabeled", "unlabelled", "unannotated"))
 _HEALTHY = frozenset(
     "normal normals healthy negative negatives neg control controls benign absent absence none nil "
     "false uninfected unaffected unremarkable background nofinding nofindings wnl nad"
-    "  gesund sano sana sain normale negativo negativa negatif 0 正常 健康 阴性".split()
+    "  gesund sano sana sain normale negativo negativa negatif 正常 健康 阴性".split()
 )
 _DENIALS = frozenset(("no", "non", "not", "without", "kein", "keine", "sin", "sans", "senza"))
 _QUOTES = "\"'`“”‘’„«»"
@@ -103,9 +103,9 @@ def findings_in(text: str, others: Iterable[str] = ()) -> list[str]:
 def is_healthy(name: str) -> bool:
     """Whether a class is the absence of a finding, by its name: normal, healthy, no finding, 0."""
     words = set(_words(name))
-    if class_key(name) == "0" or squeezed(name) in _HEALTHY:
+    if class_key(name) in _HEALTHY | {"0", "well", "clear"}:
         return True
-    return bool(words & (_HEALTHY - {"0"})) != bool(words & _DENIALS)
+    return bool(words & _HEALTHY) != bool(words & _DENIALS)
 
 
 def in_order(
@@ -154,7 +154,7 @@ def in_order(
 def _absence_of(name: str, other: str) -> bool:
     """Whether `name` is the healthy class beside `other`; "noncovid" is, beside "covid"."""
     denied = {denial + squeezed(other) for denial in _DENIALS}
-    return is_healthy(name) or squeezed(name) in denied
+    return is_healthy(name) or (not is_healthy(other) and squeezed(name) in denied)
 
 
 def _words(text: str) -> list[str]:

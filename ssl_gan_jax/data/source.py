@@ -158,6 +158,7 @@ def index_of_npz(
         rows=rows,
         read=lambda row: pixels[row.path].astype(np.float32) / 255,
         files=[path],
+        understood=Understood(by_patient=False),
     )
 
 

@@ -21,17 +21,21 @@ def split(
     salt: str = "",
     val: float = 0.1,
     test: float = 0.1,
+    train_stays: bool = False,
 ) -> np.ndarray:
     """Divide images by patient.
 
-    Where any image is officially 'test' (or 'val'), exactly those images are; otherwise a patient
-    belongs there when the hash of (salt, patient) falls into that part of [0,1): the first `test`
-    of it, or the next `val`. In small data sets the parts can be far from these shares.
+    Where any image is officially 'test' (or 'val'), exactly those images are, and the others of
+    their patients for which nothing is prescribed; otherwise a patient belongs there when the hash
+    of (salt, patient) falls into that part of [0,1): the first `test` of it, or the next `val`. In
+    small data sets the parts can be far from these shares.
 
     Args:
         patient: [N] str, grouping key.
         official: [N] str, one of OFFICIAL. Where it disagrees with the patients, a patient is in
             two parts: see `check_disjoint`.
+        train_stays: what is officially 'train' trains; only images for which nothing is prescribed
+            are divided. Else 'train' means "not test", as publishers use it, and is divided too.
         salt: another salt gives another division.
         val: expected share of validation patients.
         test: expected share of test patients, where there is no official test set.
@@ -49,9 +53,13 @@ def split(
         raise UserError(f"val={val} and test={test}: both must be >= 0, and their sum below 1")
     keys, of_key = np.unique(patient, return_inverse=True)
     share = np.array([_uniform(salt, key) for key in keys.tolist()], np.float64)[of_key]
+    given = np.zeros(len(keys), official.dtype)
+    given[of_key[official != ""]] = official[official != ""]
+    official = np.where(official == "", given[of_key], official)
     in_test, in_val = (official == name for name in ("test", "val"))
-    in_test = in_test if in_test.any() else (share < test) & ~in_val
-    in_val = in_val if in_val.any() else (test <= share) & (share < test + val) & ~in_test
+    divided = (official == "") | ((official == "train") & (not train_stays))
+    in_test = in_test if in_test.any() else (share < test) & divided
+    in_val = in_val if in_val.any() else (test <= share) & (share < test + val) & divided & ~in_test
     return np.select([in_test, in_val], ["test", "val"], "train")
 
 

@@ -85,8 +85,20 @@ def test_an_official_validation_set_is_kept():
     assert part.tolist() == ["train", "val", "test", "train", "val", "train"]
 
 
+@given(patients, st.lists(st.sampled_from(("", "train", "val", "test")), min_size=60, max_size=60))
+def test_what_is_written_holds_and_the_rest_is_divided_by_patient(patient, given):
+    """A patient's images for which nothing is written follow those for which something is."""
+    of = [given[int(p) % 60] for p in patient]
+    part = split(patient, of, val=0.4, test=0.3, train_stays=True)
+    assert all(name == here for name, here in zip(of, part, strict=True) if name)
+    half = [name if i % 2 else "" for i, name in enumerate(of)]
+    part = split(patient, half, val=0.4, test=0.3, train_stays=True)
+    assert len(set(zip(patient, part, strict=True))) == len(set(patient))
+    assert all(name == here for name, here in zip(half, part, strict=True) if name)
+
+
 @pytest.mark.parametrize(
-    "official", [["train", "test", "test"], ["", "test", "test"], ["val", "", "test"]]
+    "official", [["train", "test", "test"], ["val", "train", "test"], ["test", "val", ""]]
 )
 def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
     """Trust 22."""
@@ -214,9 +226,7 @@ def test_seeds_differ_and_labels_outside_the_pool_do_not_matter():
 
 
 def test_no_budget_is_all_that_is_labelled():
-    np.testing.assert_array_equal(
-        draw(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0)
-    )
+    np.testing.assert_array_equal(draw(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0))
 
 
 @pytest.mark.parametrize(

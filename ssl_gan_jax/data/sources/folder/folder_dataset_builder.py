@@ -54,9 +54,7 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
     for label, where, row in found.films:
         k = number.get(names.class_key(meaning[label])) if meaning[label] else UNLABELLED
         if k is None:
-            raise UserError(
-                f"{where}: unknown label {label!r}, known are {', '.join(order)}"
-            )
+            raise UserError(f"{where}: unknown label {label!r}, known are {', '.join(order)}")
         rows.append(row._replace(label=k))
     of_class = Counter(row.label for row in rows)
     lines = [
