@@ -41,7 +41,8 @@ SMALLEST = 10  # images of a group that is reported: of fewer the scores say not
 def splits(task: Task) -> dict[str, dict[str, Any]]:
     """Images, patients and images a class of each part of `task`, by site where there are several.
 
-    JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training images that a run may not see are not counted.
+    JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
+    images that a run may not see are not counted.
     """
     records, told = task.records, {}
     parts = {

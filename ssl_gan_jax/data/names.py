@@ -11,6 +11,11 @@ from collections.abc import Iterable, Sequence
 
 from ssl_gan_jax.errors import UserError
 
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 SPLITS = {
     "train": ("train", "training", "trn", "trainset", "trainingset"),
     "val": ("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning",
@@ -19,16 +24,16 @@ SPLITS = {
 }  # fmt: skip
 _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 
-_MISSING = frozenset(
+_MISSING = _words_of(
     "na nan nat null unknown unk missing undefined unspecified notavailable notapplicable nolabel "
-    "nolabels withoutlabel withoutlabels notlabeled notlabelled unsorted unread notread notassessed "
-    "todo tbd pending".split()
+    "nolabels withoutlabel withoutlabels notlabeled notlabelled unsorted unread notread "
+    "notassessed todo tbd pending"
 )
 _UNLABELED = frozenset(("unlabeled", "unlabelled", "unannotated"))
-_HEALTHY = frozenset(
-    "normal normals healthy negative negatives neg control controls benign absent absence none nil "
-    "false uninfected unaffected unremarkable background nofinding nofindings wnl nad"
-    "  gesund sano sana sain normale negativo negativa negatif 正常 健康 阴性".split()
+_HEALTHY = _words_of(
+    "normal normals healthy negative negatives neg control controls benign absent absence none "
+    "nil false uninfected unaffected unremarkable background nofinding nofindings wnl nad gesund "
+    "sano sana sain normale negativo negativa negatif 正常 健康 阴性"
 )
 _DENIALS = frozenset(("no", "non", "not", "without", "kein", "keine", "sin", "sans", "senza"))
 _QUOTES = "\"'`“”‘’„«»"
@@ -45,7 +50,7 @@ def squeezed(text: str) -> str:
 
 def split_of(text: str) -> str | None:
     """Return 'train', 'val' or 'test', '' for a missing value, None for any other word."""
-    return "" if is_missing(text) else _SPLIT_OF.get(squeezed(text))
+    return "" if is_blank(text) else _SPLIT_OF.get(squeezed(text))
 
 
 def is_missing(text: str) -> bool:
@@ -54,6 +59,11 @@ def is_missing(text: str) -> bool:
     if word in _MISSING or (not word and class_key(text) not in ("-", "+")):
         return True
     return bool(_UNLABELED & set(_words(text)))
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell of another column than the label's is empty in any of its spellings."""
+    return is_missing(text) or class_key(text) in _PERHAPS
 
 
 def class_key(text: str) -> str:
@@ -89,13 +99,14 @@ def findings_in(text: str, others: Iterable[str] = ()) -> list[str]:
     `|` and `;` always divide; commas, `/`, `+` and `&` where every part is one of `others`.
     """
     bare = text.strip().strip("[](){}")
-    parts = [part for part in re.split(r"[|;]", bare) if part.strip(f" {_QUOTES}")]
-    if len(parts) > 1:
-        return parts
-    known = {class_key(other) for other in others}
-    parts = [part for part in re.split(r"[,/+&]", bare) if part.strip(f" {_QUOTES}")]
-    listed = text.strip()[:1] == "["
-    if len(parts) > 1 and (listed or all(class_key(part) in known for part in parts)):
+
+    def divided(by: str) -> list[str]:
+        return [part.strip() for part in re.split(by, bare) if part.strip(f" {_QUOTES}")]
+
+    if len(parts := divided(r"[|;]")) > 1 or parts != [bare]:
+        return parts or [text]
+    parts, known = divided(r"[,/+&]"), {class_key(other) for other in others}
+    if len(parts) > 1 and (text.strip()[0] == "[" or all(class_key(p) in known for p in parts)):
         return parts
     return [text]
 

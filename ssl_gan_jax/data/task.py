@@ -12,7 +12,6 @@ from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import check_disjoint, draw_labels, split
 from ssl_gan_jax.errors import UserError, check_choice
 
-
 _WITHOUT = {
     "validation": "the last weights and the threshold .5 are taken; name some, or leave some open",
     "test": "there will be no test scores",

@@ -179,15 +179,16 @@ def _from_table(data_dir: Path, table: Path, paths: Sequence[str]) -> _Found:
         if (split := names.split_of(read.get("split", ""))) is None:
             raise UserError(f"{shown['split']}: {read['split']!r} is none of train, val, test")
         patient = read.get("patient_id", "")
-        patient = _nfc(path) if names.is_missing(patient) else patient
+        patient = _nfc(path) if names.is_blank(patient) else patient
         known, earlier = parts.setdefault(patient, (split, number)) if split else (split, number)
         if known != split:
             raise UserError(
                 f"{shown['split']}: {split!r}, but the same patient is {known!r} in row "
                 f"{earlier}; a patient belongs to one split"
             )
+        site = "" if names.is_blank(site := read.get("site", "")) else site
         groups = tables.groups(dict(zip(header, cells, strict=True)))
-        row = Row(path, UNLABELLED, patient, split, read.get("site", ""), groups)
+        row = Row(path, UNLABELLED, patient, split, site, groups)
         films.append((label, shown["label"], row))
     found = _Found(f"{table.name}: {len(films)} rows; {_columns(header, column)}", films)
     found.by_patient = any(row.patient != _nfc(row.path) for _, _, row in films)
