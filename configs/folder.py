@@ -9,9 +9,9 @@ where a patient has several images. Columns sex, age, view and site, if there ar
 model card's metrics. Sub-folders may lie within train, val and test.
 
 Of two classes the last is the positive one, which sensitivity is about: normal, healthy, 0 and the
-like never are. `--config.data.options.positive=NAME` chooses it, `--config.data.options.classes=A,B`
-the order of all. `python -m ssl_gan_jax.audit` says how the folder is read, and what is left out.
-Steps and batches are those of plco.py on Kermany.
+like never are. `--config.data.options.positive=NAME` chooses it, and
+`--config.data.options.classes=A,B` the order of all. `python -m ssl_gan_jax.audit` says how the
+folder is read, and what is left out. Steps and batches are those of plco.py on Kermany.
 """
 
 import ml_collections

@@ -4,7 +4,7 @@ Every metric has one definition here, over weighted images: all weights one give
 patient-clustered bootstrap's integer weights give its interval. The tests hold each definition
 against scikit-learn's.
 
-Conventions. Two classes: index 1 (the last of the source's names) is the positive one, and an image is called positive where
+Conventions. Two classes: index 1 is the positive one, and an image is called positive where
 `probs[:, 1] >= threshold`. More classes: the decision is the argmax, AUROC and AUPRC are macro
 averages of one class against the rest, and threshold, sensitivity and specificity are None. The
 expected calibration error bins the largest probability, whatever the threshold, into 15 bins of

@@ -4,18 +4,18 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
+from ssl_gan_jax.data import outputs
 from ssl_gan_jax.data.names import class_key, is_missing, split_of
-from ssl_gan_jax.data.outputs import is_passed_over
 from ssl_gan_jax.errors import UserError
 
 _ANNOTATIONS = re.compile(
     r"((lung|lungs|left|right|heart|manual|binary|gt|ground truth|segmentation|infection) ?)*"
     r"(masks?|segmentations?|annotations?|heat ?maps?|overlays?|contours?|bounding boxes|saliency)"
 )
-_MASK_FILE = re.compile(r"(.+?)[ _-](mask|masks|seg|segmentation|annotation)([ _-]?\d+)?", re.I)
+_MASK_FILE = re.compile(r"[ _-](mask|masks|seg|segmentation|annotation)([ _-]?\d+)?$")
 _TAKE = re.compile(r"(.*\d.*?)[ _-]+(\d{1,4}|[a-z]|pa|ap|lat|lateral|frontal|left|right)", re.I)
 _PERSON = re.compile(r"(?:.*[^a-z])?((?:patient|person|subject|case|pat|subj|pid)[ _-]?\d+)", re.I)
 
@@ -86,37 +86,46 @@ def without_annotations(paths: Sequence[str]) -> list[str]:
     A folder called so is one unless another beside it has the word as well: mask and no_mask are
     classes. A file is one where the same name without `_mask` is beside it.
     """
+    folders = {path.rpartition("/")[0] for path in paths}
     beside: dict[str, set[str]] = defaultdict(set)
-    for folder in {str(PurePosixPath(path).parent) for path in paths}:
-        parts = PurePosixPath(folder).parts
+    for folder in folders:
+        parts = folder.split("/")
         for depth, name in enumerate(parts):
-            beside["/".join(parts[:depth])].add(name)
-    dropped = {
-        f"{above}/{name}".lstrip("/")
+            beside["".join(f"{part}/" for part in parts[:depth])].add(name)
+    dropped = tuple(
+        f"{above}{name}/"
         for above, names in beside.items()
         for name in names
         if _ANNOTATIONS.fullmatch(class_key(_spaced(name)))
         and not any("mask" in other.casefold() for other in names - {name})
-    }
+    )
+    left = {folder for folder in folders if f"{folder}/".startswith(dropped)}
     stems = {path.rpartition(".")[0].casefold() for path in paths}
-    kept = []
-    for path in paths:
-        folders = [str(folder) for folder in PurePosixPath(path).parents]
-        match = _MASK_FILE.fullmatch(path.rpartition(".")[0])
-        if dropped.isdisjoint(folders) and not (match and match[1].casefold() in stems):
-            kept.append(path)
-    return kept if kept else list(paths)
+
+    def is_kept(path: str) -> bool:
+        stem = path.rpartition(".")[0].casefold()
+        match = _MASK_FILE.search(stem)
+        beside_film = match is not None and stem[: match.start()] in stems
+        return not beside_film and path.rpartition("/")[0] not in left
+
+    return [path for path in paths if is_kept(path)] or list(paths)
 
 
 def other_files(top: Path, used: Collection[str]) -> Counter[str]:
     """Count the visible files in a folder and below that are not in `used`, by their suffix."""
     counts: Counter[str] = Counter()
-    for folder, subfolders, names in os.walk(top):
-        subfolders[:] = [name for name in subfolders if not is_passed_over(name)]
-        for name in names:
-            path = os.path.relpath(os.path.join(folder, name), top).replace(os.sep, "/")
-            if path not in used and not is_passed_over(name):
-                counts[os.path.splitext(name)[1].lower() or "no suffix"] += 1
+    for folder, subfolders, files in os.walk(top):
+        inside = {*subfolders, *files}
+        if folder != os.fspath(top) and outputs.is_output(Path(folder), inside):
+            counts["this program's own"] += len(files)
+            subfolders.clear()
+            continue
+        subfolders[:] = [n for n in subfolders if not outputs.is_passed_over(n)]
+        above = folder[len(os.fspath(top)) :].strip(os.sep).replace(os.sep, "/")
+        for name in files:
+            path = f"{above}/{name}" if above else name
+            if path not in used and not outputs.is_passed_over(name):
+                counts[f"of {os.path.splitext(name)[1].lower() or 'no suffix'}"] += 1
     return counts
 
 
@@ -127,10 +136,11 @@ def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for count, path in enumerate(paths, start=1):  # noqa: B007
-        stem, folder = PurePosixPath(path).stem, str(PurePosixPath(path).parent)
+        folder, _, name = path.rpartition("/")
+        stem = name.rpartition(".")[0]
         if match := _PERSON.match(stem) or _TAKE.fullmatch(stem):
             groups[f"{folder}/{match[1].casefold()}"].append(path)
-        elif match := _PERSON.fullmatch(PurePosixPath(folder).name):
+        elif match := _PERSON.fullmatch(folder.rpartition("/")[2]):
             groups[folder].append(path)
     several = [group for group in groups.values() if len(group) > 1]
     # Many small groups: one that holds half of the images is a name for the set.

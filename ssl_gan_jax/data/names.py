@@ -53,6 +53,7 @@ def split_of(text: str) -> str | None:
     return "" if is_blank(text) else _SPLIT_OF.get(squeezed(text))
 
 
+@functools.lru_cache(2**12)
 def is_missing(text: str) -> bool:
     """Whether a cell, or the name of a folder, says that a value is not known."""
     word = squeezed(text)

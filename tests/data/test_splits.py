@@ -108,6 +108,31 @@ def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
     assert "Jane" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("classes", "label", "message"),
+    [
+        (("ill",), [0, 0, 0], "two classes, and there is ill"),
+        ((), [-1, -1, -1], "two classes, and there is none"),
+        (("a", "b", "c"), [0, 0, 2], "no labelled training image of class 'b'"),
+    ],
+)
+def test_data_that_teach_no_classifier_are_refused(classes, label, message):
+    text = np.array(list("xyz"))
+    found = Records(
+        image=np.zeros((3, 1, 1, 1), np.uint8),
+        label=np.array(label, np.int32),
+        patient=text,
+        path=text,
+        split=text,
+        site=text,
+        classes=classes,
+        quarantined=(),
+    )
+    rows = np.flatnonzero(found.label >= 0)
+    with pytest.raises(UserError, match=message):
+        task.check_taught(task.Task(found, rows, rows, rows[:0], rows[:0]))
+
+
 def test_bad_splits_and_shares():
     with pytest.raises(UserError, match="'training'"):
         split(["a"], ["training"])

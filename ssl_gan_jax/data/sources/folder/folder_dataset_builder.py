@@ -64,8 +64,7 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
         + _spellings(meaning)
     ]
     used = {row.path for row in rows} | ({table.name} if table else set())
-    others = layouts.other_files(data_dir, used | set(paths))
-    left_out = found.left_out + Counter({f"of {suffix}": n for suffix, n in others.items()})
+    left_out = found.left_out + layouts.other_files(data_dir, used | set(paths))
     if left_out or ignored:
         counted = [f"{n} {reason}" for reason, n in sorted(left_out.items())]
         lines.append(f"left out: {', '.join([*counted, *ignored])}")
@@ -132,8 +131,7 @@ def _find_table(data_dir: Path, paths: Sequence[str]) -> tuple[Path | None, list
         raise _sheet(sheet[0])
     candidates = [path for path in here if path.name.lower().endswith(_SUFFIXES)]
     candidates = [path for path in candidates if _may_be_labels(path)]
-    tree = layouts.read_tree(paths, str(data_dir))
-    if len({names.class_key(film.label) for film in tree.films} - {""}) > 1:
+    if (candidates or sheets) and _are_classes(paths):
         # The folders say it, and a table by another name may be about something else.
         return None, [f"{path.name} (to use it, call it {TABLE})" for path in candidates]
     if len(candidates) > 1:
@@ -143,6 +141,14 @@ def _find_table(data_dir: Path, paths: Sequence[str]) -> tuple[Path | None, list
     if not candidates and len(sheets) == 1 and len(paths):
         raise _sheet(sheets[0])
     return (candidates[0] if candidates else None), []
+
+
+def _are_classes(paths: Sequence[str]) -> bool:
+    try:
+        films = layouts.read_tree(paths).films
+    except UserError:  # no layout that is known
+        return False
+    return len({names.class_key(film.label) for film in films} - {""}) > 1
 
 
 def _may_be_labels(path: Path) -> bool:
@@ -228,7 +234,7 @@ def _one_finding(cell: str, at: str, labels: Iterable[str]) -> str:
     if len(found) > 1:
         raise UserError(
             f"{at}: several findings, {cell!r}, and an image has one label here; name the one "
-            "that counts, leave the cell empty, or make a table with a label a finding"
+            "that counts, leave the cell empty, or make a table for each finding"
         )
     return found[0] if found else ""
 
