@@ -2,10 +2,16 @@
 
     --config=configs/folder.py:method=ssl_gan,size=32,seed=0 --config.data.dir=DIR
 
-`labels.csv` has the columns path,label[,patient_id][,split]; an empty label means unlabelled, and
-such images still train `ssl_gan` and `dcgan`. Without `split` (train, val or test), patients are
-divided 80:10:10. Give patient_id where a patient has several images. Columns sex, age and view, if
-there are such, divide the model card's metrics. Steps and batches are those of plco.py on Kermany.
+`labels.csv` has the columns path,label[,patient_id][,split], by these names or others that people
+give them; an empty label means unlabelled, and such images still train `ssl_gan` and `dcgan`. What
+`split` says (train, val or test) holds; patients without it are divided 80:10:10. Give patient_id
+where a patient has several images. Columns sex, age, view and site, if there are such, divide the
+model card's metrics. Sub-folders may lie within train, val and test.
+
+Of two classes the last is the positive one, which sensitivity is about: normal, healthy, 0 and the
+like never are. `--config.data.options.positive=NAME` chooses it, and
+`--config.data.options.classes=A,B` the order of all. `python -m ssl_gan_jax.audit` says how the
+folder is read, and what is left out. Steps and batches are those of plco.py on Kermany.
 """
 
 import ml_collections

@@ -2,7 +2,8 @@
 
     python -m ssl_gan_jax.audit --config=configs/folder.py --config.data.dir=DIR --workdir=OUT
 
-Takes the flags of `ssl_gan_jax.main`. Writes OUT/audit.json (counts; unreadable, constant and
+Takes the flags of `ssl_gan_jax.main`. Says how the data were read and what was left out. Writes
+OUT/audit.json (counts; unreadable, constant and
 duplicate images; patients in two splits; sizes, bit depths, burned-in annotation), OUT/sheet.png
 (images as networks see them, a row or more for each split and class) and OUT/duplicates.png (pairs
 side by side). All name images by file, none by patient. Exit codes: 0 nothing leaks; 1 a patient,
@@ -15,6 +16,7 @@ cropped or shifted.
 
 import collections
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
-from ssl_gan_jax.data.task import divide, load
+from ssl_gan_jax.data.task import divide, load, understood
 from ssl_gan_jax.paths import private
 from ssl_gan_jax.writer import grid, write_json, write_png
 
@@ -38,6 +40,8 @@ flags.adopt_module_key_flags(command_line)
 HASH_DISTANCE, CORRELATION = 6, 0.99  # of near duplicates: at most, at least
 COLUMNS, ROWS, PAIRS = 16, 2, 64  # of the sheets
 LISTED = 1000  # of anything, at most
+NEAR = 20_000  # pairs of near duplicates that are kept, within splits and across
+COMPARED = 2**22  # pixels that are compared at a time
 
 Pairs = np.ndarray  # [P,2] indices of images
 
@@ -49,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
     found = load({**data, "max_unreadable": 1.0})
     split = divide(found, data)
     report, pairs = audit(found, split)
+    report["understood"] = understood(found)
+    report["warnings"] = list(found.understood.warnings)
     listing = records.list_source(data.name, data.dir or None, **dict(data.options))
     if len(listing.files) == len(listing.rows):  # else the images are no files
         report |= headers(listing.files)
@@ -79,8 +85,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
         exact_pairs(first, varied & among) for among in (True, split != "", found.label >= 0)
     )
     exact = np.unique(np.concatenate([exact, divided]), axis=0)
-    near = near_pairs(found.image, varied)
-    near = near[(found.image[near[:, 0]] != found.image[near[:, 1]]).any(axis=(1, 2, 3))]
+    near, all_of_them = near_pairs(found.image, varied, first, split)
     patients = patients_across(found.patient, split)
     per_patient = collections.Counter(np.unique(found.patient, return_counts=True)[1].tolist())
     contradict = labelled[np.ptp(found.label[labelled], 1) > 0]
@@ -96,6 +101,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     duplicates = {"exact_duplicates": parted(exact), "near_duplicates": parted(near)}
     report = {
         "images": len(found.path),
+        "splits_by": "patient" if found.understood.by_patient else "image",
         "patients": len(np.unique(found.patient)),
         "leaks": len(patients) + len(duplicates["exact_duplicates"][0]),
         "counts": [
@@ -107,6 +113,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
         "constant": found.path[~varied][:LISTED].tolist(),
         "patients_in_two_splits": listed(patients),
         "duplicates_with_different_labels": listed(contradict),
+        "all_near_duplicates": all_of_them,
     }
     for kind, (across, within) in duplicates.items():
         report[kind] = {"across": listed(across), "within": listed(within)}
@@ -117,7 +124,8 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
 def first_equal(image: np.ndarray) -> np.ndarray:
     """[N] the first image that each equals: itself, unless there is one before it."""
     seen = {}
-    return np.array([seen.setdefault(pixels.tobytes(), i) for i, pixels in enumerate(image)])
+    digests = (hashlib.sha256(pixels.tobytes()).digest() for pixels in image)
+    return np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)])
 
 
 def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
@@ -128,25 +136,46 @@ def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def near_pairs(image: np.ndarray, among: np.ndarray, block: int = 64) -> Pairs:
-    """All pairs of `among` that look alike; `image` [N,H,W,1] uint8. Takes time as N squared."""
+def near_pairs(
+    image: np.ndarray, among: np.ndarray, first: np.ndarray, split: np.ndarray
+) -> tuple[Pairs, bool]:
+    """Pairs of `among` [N] that look alike and are not equal, and whether these are all of them.
+
+    Takes time as N squared, and memory as N: of pairs across splits, and of others, NEAR at most
+    are kept, and no more than these are compared.
+
+    Args:
+        image: [N,H,W,1] uint8.
+        among: [N] bool.
+        first: [N] as `first_equal`.
+        split: [N] the part of each image, '' for none.
+    """
     import imagehash
 
     rows = np.flatnonzero(among)
     if not len(rows):
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, 2), np.int64), True
     bits = [imagehash.phash(Image.fromarray(image[i, ..., 0])).hash.ravel() for i in rows]
     codes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
     flat = image.reshape(len(image), -1)
-    pairs = []
-    for start in range(0, len(rows), block):
-        distance = np.bitwise_count(codes[start : start + block, None] ^ codes[None, start:])
-        i, j = np.nonzero(distance <= HASH_DISTANCE)
-        i, j = rows[start + i[i < j]], rows[start + j[i < j]]
-        a, b = (part - part.mean(1, keepdims=True) for part in (flat[i], flat[j]))
-        norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-        pairs.append(np.stack([i, j], 1)[(a * b).sum(1) >= CORRELATION * norms])
-    return np.concatenate(pairs)
+    piece = max(1, COMPARED // flat.shape[1])
+    kept, room = [np.zeros((0, 2), np.int64)], np.array([NEAR, NEAR])
+    for k, code in enumerate(codes):
+        if not (room > 0).any():
+            break
+        alike = rows[k + 1 :][np.bitwise_count(codes[k + 1 :] ^ code) <= HASH_DISTANCE]
+        i, alike = rows[k], alike[first[alike] != first[rows[k]]]
+        across = ((split[alike] != split[i]) & (split[alike] != "") & (split[i] != "")).astype(int)
+        a = flat[i] - flat[i].mean()
+        for start in range(0, len(alike), piece):
+            open_ = room[across[start : start + piece]] > 0
+            j, kind = alike[start : start + piece][open_], across[start : start + piece][open_]
+            b = flat[j] - flat[j].mean(1, keepdims=True)
+            norms = np.sqrt((a**2).sum() * (b**2).sum(1))
+            near = (a * b).sum(1) >= CORRELATION * norms
+            kept.append(np.stack([np.full(near.sum(), i), j[near]], 1))
+            room -= np.bincount(kind[near], minlength=2)
+    return np.concatenate(kept), bool((room > 0).all())
 
 
 def headers(files: Sequence[Path]) -> dict[str, Any]:
@@ -174,10 +203,17 @@ def sheet(found: Records, split: np.ndarray) -> np.ndarray:
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """What the user is told, line by line."""
-    yield f"{report['images']} images of {report['patients']} patients"
+    yield from report.get("understood", ())
+    yield from (f"WARNING: {line}" for line in report.get("warnings", ()))
+
+    def count(row: Mapping[str, Any]) -> str:
+        of = f" of {row['patients']} patients" if report["splits_by"] == "patient" else ""
+        return f"{row['images']} images{of}"
+
+    yield count(report)
     for row in report["counts"]:
         name = ", ".join(row[key] for key in ("site", "split", "class") if row[key])
-        yield f"  {name}: {row['images']} images of {row['patients']} patients"
+        yield f"  {name}: {count(row)}"
     for key in ("sizes", "bits", "burned_in_annotation"):
         if few := list(report.get(key, {}).items())[:5]:
             yield f"{key.replace('_', ' ')}: " + ", ".join(f"{name} {n}" for name, n in few)
@@ -189,6 +225,8 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key.replace('_', ' ')}: {len(a)} pairs across splits, {len(b)} within"
         for pair in a[:5]:
             yield f"  {pair[0]} = {pair[1]}"
+    if not report["all_near_duplicates"]:
+        yield f"there may be more near duplicates: the search kept {NEAR} of a kind"
     for pair in report["patients_in_two_splits"][:5]:
         yield f"the same patient in two splits: {pair[0]}, {pair[1]}"
     yield f"{report['leaks']} leaks between splits" if report["leaks"] else "nothing leaks"

@@ -8,7 +8,7 @@ checkpoint. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ SMALLEST = 10  # images of a group that is reported: of fewer the scores say not
 def splits(task: Task) -> dict[str, dict[str, Any]]:
     """Images, patients and images a class of each part of `task`, by site where there are several.
 
-    JSON-ready; for `result.json`. Labels of training images that a run may not see are not counted.
+    JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
+    images that a run may not see are not counted.
     """
     records, told = task.records, {}
     parts = {
@@ -51,7 +52,9 @@ def splits(task: Task) -> dict[str, dict[str, Any]]:
         "test": task.test,
     }
     for name, rows in parts.items():
-        told[name] = {"images": len(rows), "patients": len(np.unique(records.patient[rows]))}
+        told[name] = {"images": len(rows), "patients": None}
+        if records.understood.by_patient:
+            told[name]["patients"] = len(np.unique(records.patient[rows]))
         if name != "unlabelled":
             of = records.label[rows]
             told[name]["classes"] = {c: int((of == k).sum()) for k, c in enumerate(records.classes)}
@@ -101,6 +104,9 @@ def render(card: Mapping[str, Any]) -> str:
     size, scores = data["size"], {"test": result.get("test")}
     scores |= {f"test, {group}": v for group, v in result.get("test_by_group", {}).items()}
     scores = {k: v for k, v in {**scores, "validation": result.get("validation")}.items() if v}
+    parts_of = result.get("splits", {}).values()
+    by_image = any(part["patients"] is None for part in parts_of)
+    unit, why = ("image", ": no patients were given") if by_image else ("patient", "")
     among = " (those with labels among them)" if result["labelled"] and result["unlabelled"] else ""
     parts = [
         f"# Model card: {result['method']} on {data['name']}",
@@ -112,10 +118,16 @@ def render(card: Mapping[str, Any]) -> str:
         "\n".join(f"- {text}" for text in WARNINGS),
         "## Data",
         f"`{data['name']}`: {result['labelled']} training images with labels, "
-        f"{result['unlabelled']} without{among}. Splits are by patient.",
+        f"{result['unlabelled']} without{among}. Splits are by {unit}{why}.",
     ]
     rows = [
-        [k, p["images"], p["patients"], _counts(p.get("classes")), _counts(p.get("sites"))]
+        [
+            k,
+            p["images"],
+            "–" if by_image else p["patients"],
+            _counts(p.get("classes")),
+            _counts(p.get("sites")),
+        ]
         for k, p in result.get("splits", {}).items()
     ]
     parts += markdown_table(["part", "images", "patients", "images a class", "sites"], rows)
@@ -125,7 +137,8 @@ def render(card: Mapping[str, Any]) -> str:
             [k, s["n"], *(_interval(s[m]) for m in evaluate.METRICS)] for k, s in scores.items()
         ]
         parts += [
-            "With 95 % intervals from a bootstrap over patients, which say nothing about other "
+            _positive(result["classes"])
+            + f"With 95 % intervals from a bootstrap over {unit}s, which say nothing about other "
             "seeds. Validation chose weights and threshold, so its own scores are optimistic. "
             f"Subgroups are those of the data's own tables, of {SMALLEST} images or more.",
             *markdown_table(["images of", "n", *evaluate.METRICS], rows),
@@ -163,6 +176,16 @@ def write_card(workdir: Path) -> None:
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:
         file.write(render(card))
+
+
+def _positive(classes: Sequence[str]) -> str:
+    if len(classes) != 2:
+        return ""
+    negative, positive = map(plain, classes)
+    return (
+        f"The positive class is {positive}: sensitivity is the share of {positive} that is found, "
+        f"specificity that of {negative}. "
+    )
 
 
 def _interval(score: Mapping[str, float | None]) -> str:

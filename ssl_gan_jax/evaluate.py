@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.writer import atomic_write
+from ssl_gan_jax.writer import atomic_write, csv_cell
 
 METRICS = (
     "accuracy",
@@ -319,11 +319,3 @@ def _checked(probs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _number(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else float(value)
-
-
-def csv_cell(cell: str) -> str:
-    """The text as a spreadsheet will show it, and not take it for a formula."""
-    cell = str(cell)
-    if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        cell = f"'{cell}"
-    return cell.replace("\r", " ")  # csv quotes a line feed, but not this

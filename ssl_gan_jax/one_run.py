@@ -15,7 +15,7 @@ from absl import logging
 from ssl_gan_jax import calibration, card, checkpoint, distributed, evaluate, quality, trained
 from ssl_gan_jax.config import PROLONG, check, differences
 from ssl_gan_jax.data import pipeline
-from ssl_gan_jax.data.task import Task, fingerprint, open_task
+from ssl_gan_jax.data.task import Task, check_taught, fingerprint, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.programs import programs
 from ssl_gan_jax.types import Batch, TrainState
@@ -46,6 +46,8 @@ class Run:
         self.classes = self.task.records.classes
         self.settings = self._settings(len(self.classes))
         self.programs = programs(self.settings, 1, self.divided)
+        if self.programs.predict:
+            check_taught(self.task)
         # What batches are drawn from: all images serve a method that has no use for labels.
         self.rows = self.task.labelled if self.programs.classify else self.task.unlabelled
         self.without_labels = bool(train.unlabeled_batch_size or not self.programs.classify)

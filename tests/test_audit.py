@@ -1,10 +1,12 @@
 """The audit, trust 22 and 23; its command line in real processes."""
 
+import dataclasses
 import io
 import json
 import runpy
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 from ssl_gan_jax import audit, command_line
 from ssl_gan_jax.data import images
-from ssl_gan_jax.data.records import Records
+from ssl_gan_jax.data.records import Records, Understood
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,6 +80,35 @@ def test_different_pictures_and_constant_ones_are_no_duplicates():
     )
     assert not len(pairs) and not report["leaks"]
     assert report["constant"] == ["200.png", "201.png", "202.png"]
+
+
+def test_look_alikes_take_bounded_memory_and_those_across_splits_are_kept(monkeypatch):
+    monkeypatch.setattr(audit, "NEAR", 30)
+    random = np.random.default_rng(0)
+    base = np.asarray(radiographs(1)[0], np.int16)[None, :, :, None]
+    image = (base + random.integers(-1, 2, (200, 64, 64, 1))).clip(0, 255).astype(np.uint8)
+    split = np.array(["train"] * 198 + ["test"] * 2)
+    first = audit.first_equal(image)
+    pairs, all_of_them = audit.near_pairs(image, np.full(200, True), first, split)
+    across = split[pairs[:, 0]] != split[pairs[:, 1]]
+    # A row of comparisons may go beyond the limit.
+    assert not all_of_them and 30 <= across.sum() < 60 and 30 <= (~across).sum() < 260
+    tracemalloc.start()
+    audit.near_pairs(np.repeat(image, 5, 0), np.full(1000, True), np.arange(1000), split.repeat(5))
+    assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    tracemalloc.stop()
+
+
+def test_where_no_patients_are_given_none_are_counted():
+    found = records_of(radiographs(4), list("abcd"))
+    given, not_given = (
+        dataclasses.replace(found, understood=Understood(by_patient=by)) for by in (True, False)
+    )
+    said = [
+        "\n".join(audit.summary(audit.audit(one, np.array(["train"] * 4))[0]))
+        for one in (given, not_given)
+    ]
+    assert "4 images of 4 patients" in said[0] and "patients" not in said[1].split("the same")[0]
 
 
 def test_trust_22_a_patient_in_two_splits_is_found_and_not_named():

@@ -195,4 +195,4 @@ def test_a_folder_of_ones_own(tmp_path):
     )
     assert code == 0 and "step 4/4" in out, out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["classes"] == ["ill", "well"] and result["unlabelled"] > result["labelled"]
+    assert result["classes"] == ["well", "ill"] and result["unlabelled"] > result["labelled"]

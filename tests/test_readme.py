@@ -149,7 +149,7 @@ def test_every_command_of_the_readme_runs(place, monkeypatch, capfd):
     assert len(list((place / "overlays").iterdir())) == 60
     assert len((place / "predictions.csv").read_text().splitlines()) == 61
     result = json.loads((place / "runs/mine/result.json").read_text())
-    assert result["classes"] == ["ill", "well"] and result["labelled"] == 10
+    assert result["classes"] == ["well", "ill"] and result["labelled"] == 10
     names = {"pixels": np.zeros((3, 16, 16, 1), np.uint8)}
     exec(PYTHON[2].replace('"RUN"', '"runs/phantom"'), names)
     assert names["answer"].probability.shape == (3, 2) and names["answer"].ood.shape == (3,)

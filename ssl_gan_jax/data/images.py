@@ -15,7 +15,8 @@ from absl import logging
 from PIL import Image
 from skimage import exposure
 
-from ssl_gan_jax.data import dicom, pictures
+from ssl_gan_jax.data import dicom, outputs, pictures
+from ssl_gan_jax.data.outputs import is_passed_over
 from ssl_gan_jax.data.pixels import Header, UnreadableImage
 from ssl_gan_jax.errors import UserError
 
@@ -48,7 +49,6 @@ _KINDS = {
 _KINDS = {kind: re.compile(start, re.DOTALL) for kind, start in _KINDS.items()}
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # characters that no text holds
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_NOT_THE_USERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NAMED = 10  # files in a warning
 
 
@@ -56,9 +56,9 @@ def files_in(top: Path) -> Iterator[str]:
     """Yield the image files in a folder and all below, sorted and relative to it.
 
     These are the files that begin like an image, and those with an image's suffix. The others are
-    counted and named in a warning, except for text such as tables and notes, a DICOMDIR, and what
-    is hidden. Links to folders are followed, each folder once. A folder that is not there holds
-    none.
+    counted and named in a warning, except for text such as tables and notes, a DICOMDIR, what is
+    hidden, and what this program has written below `top`. Links to folders are followed, each
+    folder once. A folder that is not there holds none.
 
     Raises:
         UserError: a folder cannot be listed, or a name is not UTF-8.
@@ -69,10 +69,14 @@ def files_in(top: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(real)
-        hidden = {name for name in (*subfolders, *names) if name.startswith(".")}
-        hidden |= {"DICOMDIR", *_NOT_THE_USERS}
-        subfolders[:] = sorted(set(subfolders) - hidden)
-        for name in sorted(set(names) - hidden):
+        inside = {*subfolders, *names}
+        if folder != os.fspath(top) and outputs.is_output(Path(folder), inside):
+            subfolders.clear()
+            continue
+        inside -= outputs.ours_within(inside) | {"DICOMDIR"}
+        inside = {name for name in inside if not is_passed_over(name)}
+        subfolders[:] = sorted(inside.intersection(subfolders))
+        for name in sorted(inside.intersection(names)):
             path = Path(folder, name)
             if os.path.splitext(name)[1].lower() not in SUFFIXES:
                 start = _start_or_nothing(path)

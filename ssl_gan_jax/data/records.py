@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -23,12 +23,22 @@ from ssl_gan_jax import distributed
 from ssl_gan_jax.data import images, quiet, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.paths import private, user_path
+from ssl_gan_jax.writer import csv_cell
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
     from ssl_gan_jax.data.source import Index, Row, SourceBuilder
 
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Understood(NamedTuple):
+    """How a source read what the user has, for a log and an audit, and what follows from it."""
+
+    lines: tuple[str, ...] = ()  # what was read, and what was left out
+    warnings: tuple[str, ...] = ()
+    by_patient: bool = True  # False: no patients were given, so each image counts as one
+    train_stays: bool = False  # images that are 'train' never become validation or test images
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Records:
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
+    understood: Understood = Understood()
 
 
 def load(
@@ -246,9 +257,12 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
     tf = quiet.tensorflow()
     damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
     try:
-        quarantined = builder.quarantined()
-        left_out = {path for path, _ in quarantined}
-        rows = sorted((row for row in index.rows if row.path not in left_out), key=lambda r: r.path)
+        reasons = dict(builder.quarantined())
+        rows = sorted(index.rows, key=lambda row: row.path)
+        quarantined = tuple(
+            (row.path, reasons[cell]) for row in rows if (cell := csv_cell(row.path)) in reasons
+        )
+        rows = [row for row in rows if csv_cell(row.path) not in reasons]
         place = {row.path: i for i, row in enumerate(rows)}
         image = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
         count = 0
@@ -284,4 +298,5 @@ def _records(
             kind: np.array([group.get(kind, "") for group in groups])
             for kind in sorted(set().union(*groups))
         },
+        understood=index.understood,
     )

@@ -21,7 +21,9 @@ from absl import logging
 
 from ssl_gan_jax.data import images, quiet
 from ssl_gan_jax.data.pixels import UnreadableImage
+from ssl_gan_jax.data.records import Understood
 from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax.writer import csv_cell
 
 quiet.tensorflow()  # before TFDS imports it with all its noise
 
@@ -53,15 +55,22 @@ class Index(NamedTuple):
     rows: Sequence[Row]
     read: Callable[[Row], np.ndarray]  # float32 [H,W] in [0,1]; raises UnreadableImage
     files: Sequence[Path]  # what the pixels are read from: a change of any prepares again
+    understood: Understood = Understood()
 
 
-def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) -> Index:
+def index_of_files(
+    data_dir: Path,
+    classes: Sequence[str],
+    rows: Sequence[Row],
+    understood: Understood = Understood(),  # noqa: B008
+) -> Index:
     """Return the index of a data set that keeps one file an image, at `data_dir / row.path`."""
     return Index(
         classes=tuple(classes),
         rows=rows,
         read=lambda row: images.read_image(data_dir / row.path),
         files=[data_dir / row.path for row in rows],
+        understood=understood,
     )
 
 
@@ -154,6 +163,7 @@ def index_of_npz(
         rows=rows,
         read=lambda row: pixels[row.path].astype(np.float32) / 255,
         files=[path],
+        understood=Understood(by_patient=False),
     )
 
 
@@ -184,7 +194,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.data_path.parent / "parts"
 
     def quarantined(self) -> tuple[tuple[str, str], ...]:
-        """Return (path, reason) of each image that the finished preparation could not read."""
+        """Return (path, reason) of each image that could not be read, as `csv_cell` wrote them."""
         with open(self.data_path / _QUARANTINE, newline="", encoding="utf-8") as file:
             return tuple((path, reason) for path, reason in list(csv.reader(file))[1:])
 
@@ -226,7 +236,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             path, reason = unreadable[0]
             raise UserError(f"none of the {len(unreadable)} images can be read; {path}: {reason}")
         with open(self.data_path / _QUARANTINE, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("path", "reason"), *unreadable])
+            rows = [map(csv_cell, row) for row in unreadable]
+            csv.writer(file).writerows([("path", "reason"), *rows])
 
     def _prepare_all(self, index: Index) -> Iterator[tuple[Row, np.ndarray, str]]:
         """Yield (row, uint8 [size,size,1], why it is unreadable or ''), decoded on several cores.

@@ -5,6 +5,7 @@ later never move the patients that are there already.
 """
 
 import hashlib
+import unicodedata
 
 import numpy as np
 
@@ -20,17 +21,21 @@ def split(
     salt: str = "",
     val: float = 0.1,
     test: float = 0.1,
+    train_stays: bool = False,
 ) -> np.ndarray:
     """Divide images by patient.
 
-    Where any image is officially 'test' (or 'val'), exactly those images are; otherwise a patient
-    belongs there when the hash of (salt, patient) falls into that part of [0,1): the first `test`
-    of it, or the next `val`. In small data sets the parts can be far from these shares.
+    Where any image is officially 'test' (or 'val'), exactly those images are, and the others of
+    their patients for which nothing is prescribed; otherwise a patient belongs there when the hash
+    of (salt, patient) falls into that part of [0,1): the first `test` of it, or the next `val`. In
+    small data sets the parts can be far from these shares.
 
     Args:
         patient: [N] str, grouping key.
         official: [N] str, one of OFFICIAL. Where it disagrees with the patients, a patient is in
             two parts: see `check_disjoint`.
+        train_stays: what is officially 'train' trains; only images for which nothing is prescribed
+            are divided. Else 'train' means "not test", as publishers use it, and is divided too.
         salt: another salt gives another division.
         val: expected share of validation patients.
         test: expected share of test patients, where there is no official test set.
@@ -48,9 +53,13 @@ def split(
         raise UserError(f"val={val} and test={test}: both must be >= 0, and their sum below 1")
     keys, of_key = np.unique(patient, return_inverse=True)
     share = np.array([_uniform(salt, key) for key in keys.tolist()], np.float64)[of_key]
+    given = np.zeros(len(keys), official.dtype)
+    given[of_key[official != ""]] = official[official != ""]
+    official = np.where(official == "", given[of_key], official)
     in_test, in_val = (official == name for name in ("test", "val"))
-    in_test = in_test if in_test.any() else (share < test) & ~in_val
-    in_val = in_val if in_val.any() else (test <= share) & (share < test + val) & ~in_test
+    divided = (official == "") | ((official == "train") & (not train_stays))
+    in_test = in_test if in_test.any() else (share < test) & divided
+    in_val = in_val if in_val.any() else (test <= share) & (share < test + val) & divided & ~in_test
     return np.select([in_test, in_val], ["test", "val"], "train")
 
 
@@ -77,6 +86,8 @@ def check_disjoint(patient: np.ndarray, part: np.ndarray) -> None:
 def draw_labels(
     label: np.ndarray,
     pool: np.ndarray,
+    patient: np.ndarray,
+    path: np.ndarray,
     *,
     per_class: int | None = None,
     images: int | None = None,
@@ -84,12 +95,15 @@ def draw_labels(
 ) -> np.ndarray:
     """Choose the images of `pool` whose labels training may see.
 
-    Each class is put into an order by hash of (seed, index) and its first n are taken, so at one
-    seed a smaller budget is a subset of a larger one.
+    Each class is put into an order by hash of (seed, patient, path) and its first n are taken, so
+    at one seed a smaller budget is a subset of a larger one, and an image more or less changes the
+    draw by itself alone.
 
     Args:
         label: [N] int, 0..K-1; -1 = unlabelled. Only labels of `pool` are looked at, and K.
         pool: indices to choose from, such as those of the training images.
+        patient: [N] str, grouping key.
+        path: [N] str, unique; relative, so that it is the same on every machine.
         per_class: exactly so many of each class.
         images: exactly so many in all, the same number of each class.
         seed: of the draw.
@@ -117,7 +131,12 @@ def draw_labels(
         raise UserError(
             f"{per_class} labels of each class cannot be drawn; the training set holds {held}"
         )
-    chosen = (sorted(of_class, key=lambda i: _uniform(seed, i))[:per_class] for of_class in members)
+
+    def place(i: int) -> float:
+        # One form of Unicode: systems write the same name in several.
+        return _uniform(seed, *(unicodedata.normalize("NFC", of[i]) for of in (patient, path)))
+
+    chosen = (sorted(of_class, key=place)[:per_class] for of_class in members)
     return np.sort(np.concatenate(list(chosen)))
 
 

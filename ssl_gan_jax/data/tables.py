@@ -1,32 +1,57 @@
 """CSV tables as spreadsheets and publishers leave them."""
 
 import bisect
+import codecs
+import contextlib
 import csv
+import fnmatch
 import gzip
 import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ssl_gan_jax.data.names import squeezed
 from ssl_gan_jax.errors import UserError
 
 # Columns by which results are worth looking at apart, under the names that tables give them.
 GROUPS = {
-    "sex": ("sex", "gender", "patient gender"),
+    "sex": ("sex", "gender", "patient gender", "patient sex"),
     "age": ("age", "patient age"),
     "view": ("view", "view position", "ap/pa"),
+}
+# What other columns mean, by the names that people give them. Those after the bar are weaker: they
+# count only where none of the others is there.
+MEANINGS = {
+    "path": "path filepath imagepath imgpath filename file imagefile imagefilename relativepath "
+    "pngpath jpgpath dicompath | image images img imageindex imagename imageid xrayimagename name "
+    "picture scan",
+    "label": "label labels class classname diagnosis finding findings findinglabel findinglabels "
+    "target category | classid disease pathology groundtruth dx condition y",
+    "patient_id": "patientid patient patientno patientnumber patientkey patientcode subjectid "
+    "subject participantid | caseid case pid person personid individual mrn plcoid",
+    "split": "split splits | set subset datasplit dataset datasettype partition phase part fold",
+    "site": "site hospital institution institute center centre clinic facility",
 }
 BANDS = (18, 40, 65)  # years at which the next band of ages begins
 
 _MAX_BYTES = 2**30  # of a table
+_HEAD = 2**16  # characters that hold the first row
 
 
 def find(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
-    """List the files that match in a folder, or else below; `UserError` if there is none."""
-    if tables := sorted(data_dir.glob(pattern)) or sorted(data_dir.rglob(pattern)):
-        return tables
+    """List the files that match in a folder, or else below, in any case of their letters.
+
+    Raises:
+        UserError: there is none.
+    """
+    for paths in (data_dir.iterdir(), data_dir.rglob("*")):
+        tables = [p for p in paths if fnmatch.fnmatchcase(p.name.lower(), pattern.lower())]
+        if tables := [path for path in tables if path.is_file()]:
+            exact = [path for path in tables if fnmatch.fnmatchcase(path.name, pattern)]
+            return sorted(exact or tables)
     raise UserError(f"no {pattern} in {data_dir}: {' '.join(instructions.split())}")
 
 
@@ -35,8 +60,8 @@ def read(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, cells) of each row, for instance ("labels.csv row 2", {"path": "a.png", ...}).
 
-    UTF-8 with or without a byte order mark, or Latin-1; any line ends; gzip by suffix. Names of
-    columns become lower case, and they and the cells lose the blanks around them.
+    Names of columns become lower case, those of `columns` as they are spelled there, whatever
+    their blanks, `_` and `-` in the table; else as `parse`.
 
     Args:
         path: of the table.
@@ -44,34 +69,104 @@ def read(
         hint: appended to the message about a missing column.
 
     Raises:
-        UserError: unreadable, a column missing or twice, a row that is longer or shorter than the
-            first. Names the row, and quotes no cell.
+        UserError: as `parse`; or a column is missing or twice.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        names = [name.strip().lower() for name in next(reader, [])]
-        for column in columns:
-            choices = (column,) if isinstance(column, str) else column
-            found = [names.count(choice) for choice in choices]
-            if not any(found):
-                shown = [name[:40] for name in names[:30]]
+    choices = [(column,) if isinstance(column, str) else column for column in columns]
+    wanted = {squeezed(name): name for names in choices for name in names}
+    header, rows = parse(path, wanted)
+    names = [wanted.get(squeezed(name), name.lower()) for name in header]
+    for alike in choices:
+        found = [names.count(name) for name in alike]
+        if not any(found):
+            raise no_column(path, " or ".join(alike), header, hint)
+        if max(found) > 1:
+            raise UserError(f"{path.name}: two columns {' or '.join(alike)!r}; remove one")
+    for at, cells in rows:
+        yield at, dict(zip(names, cells, strict=True))
+
+
+def parse(
+    path: Path, wanted: Collection[str] = ()
+) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+    """Return the names of the columns, and (where, cells) of each row that is not empty.
+
+    UTF-8, UTF-16 or the Latin encoding of Windows; commas, semicolons, tabs or bars; any line
+    ends; gzip by suffix. Names and cells lose the blanks around them. Empty columns at the right
+    are cut off.
+
+    Args:
+        path: of the table.
+        wanted: `squeezed` names of columns that are expected: they tell what divides the cells.
+
+    Raises:
+        UserError: unreadable, or a row is longer or shorter than the first. Names the row, and
+            quotes no cell.
+    """
+    text = _text(path)
+    first, skipped = text.partition("\n")[0].strip(), 0
+    if named := re.fullmatch(r"sep=(.)", first, re.IGNORECASE):  # Excel's own first line
+        text, skipped = text.partition("\n")[2], 1
+    separator = named[1] if named else _separator(text, wanted)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+
+    def lines() -> Iterator[tuple[str, list[str]]]:
+        try:
+            for cells in reader:
+                if any(cells := [cell.strip() for cell in cells]):
+                    yield f"{path.name} row {reader.line_num + skipped}", cells
+        except csv.Error as error:
+            at = max(reader.line_num, 1) + skipped
+            raise UserError(f"{path.name} row {at}: {error}") from error
+
+    rows = lines()
+    header = next(rows, ("", []))[1]
+    while header and not header[-1]:
+        header.pop()
+
+    def even() -> Iterator[tuple[str, list[str]]]:
+        for at, cells in rows:
+            while len(cells) > len(header) and not cells[-1]:
+                cells.pop()
+            if len(cells) != len(header):
+                raise UserError(f"{at}: not {len(header)} columns like the first row")
+            yield at, cells
+
+    return header, even()
+
+
+def meanings(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """Return which column is the path, the label and so on, of those MEANINGS that are there.
+
+    Raises:
+        UserError: two columns mean the same; names both.
+    """
+    found = {}
+    for meaning, names in MEANINGS.items():
+        for synonyms in names.split("|"):
+            at = [i for i, name in enumerate(header) if squeezed(name) in synonyms.split()]
+            if len(at) > 1:
+                both = " and ".join(repr(header[i]) for i in at[:2])
                 raise UserError(
-                    f"{path.name}: no column {' or '.join(choices)!r} among {shown}{hint}"
+                    f"{path.name}: two columns, {both}, may both be the {meaning}; rename one, "
+                    "or remove it"
                 )
-            if max(found) > 1:
-                raise UserError(f"{path.name}: two columns {' or '.join(choices)!r}; remove one")
-        for cells in filter(None, reader):
-            at = f"{path.name} row {reader.line_num}"
-            if len(cells) != len(names):
-                raise UserError(f"{at}: not {len(names)} columns like the first row")
-            yield at, dict(zip(names, map(str.strip, cells), strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path.name} row {max(reader.line_num, 1)}: {error}") from error
+            if at:
+                found[meaning] = at[0]
+                break
+    return found
+
+
+def no_column(path: Path, name: str, header: Sequence[str], hint: str) -> UserError:
+    """Return the error about a missing column, which lists those that are there."""
+    shown = [column[:40].lower() for column in header[:30]]
+    return UserError(f"{path.name}: no column {name!r} among {shown}{hint}")
 
 
 def groups(cells: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Sex, band of age and view of a row, where its table has such columns; an empty cell is ''."""
-    found = {k: cells[name] for k, names in GROUPS.items() for name in names if name in cells}
+    plain = {squeezed(name): cell for name, cell in cells.items()}
+    columns = {k: [squeezed(name) for name in names] for k, names in GROUPS.items()}
+    found = {k: plain[name] for k, names in columns.items() for name in names if name in plain}
     if "age" in found:
         years = re.match(r"\d+", found["age"])  # 58, 58.0 or 058Y
         bands = [f"{a}-{b - 1}" for a, b in itertools.pairwise((0, *BANDS))] + [f"{BANDS[-1]}+"]
@@ -97,7 +192,28 @@ def unpacked(path: Path, limit: int) -> bytes:
 
 def _text(path: Path) -> str:
     raw = unpacked(path, _MAX_BYTES)
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return raw.decode("utf-16", errors="replace")
+    if b"\0" in raw[:2]:  # no letter of ours begins with a zero, and no text
+        return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le", errors="replace")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # spreadsheets of some locales
-        return raw.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode("cp1252")
+    except UnicodeDecodeError:  # some bytes mean nothing there
+        return raw.decode("latin-1")
+
+
+def _separator(text: str, wanted: Collection[str]) -> str:
+    """Return what divides cells: it gives the first row most of the names, then most cells."""
+
+    def score(separator: str) -> tuple[int, int]:
+        head = io.StringIO(text[:_HEAD].lstrip(), newline="")
+        with contextlib.suppress(csv.Error):
+            names = next(csv.reader(head, delimiter=separator), [])
+            return len(set(map(squeezed, names)) & set(wanted)), len(names)
+        return 0, 0
+
+    return max(",;\t|", key=score)  # the comma, of equals

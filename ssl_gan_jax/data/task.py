@@ -13,6 +13,11 @@ from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import check_disjoint, draw_labels, split
 from ssl_gan_jax.errors import UserError, check_choice
 
+_WITHOUT = {
+    "validation": "the last weights and the threshold .5 are taken; name some, or leave some open",
+    "test": "there will be no test scores",
+}
+
 
 class Task(NamedTuple):
     """A data set and sorted indices into it; `val` and `test` hold labelled images only."""
@@ -59,7 +64,14 @@ def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
         if key:
             check_choice(f"data.{key}", data[key], np.unique(records.site).tolist())
             rows = np.flatnonzero(records.site == data[key])
-        found = split(records.patient[rows], records.split[rows], salt=salt, val=val, test=test)
+        found = split(
+            records.patient[rows],
+            records.split[rows],
+            salt=salt,
+            val=val,
+            test=test,
+            train_stays=records.understood.train_stays,
+        )
         part[rows] = [names.get(name, name) for name in found.tolist()]
     return part
 
@@ -104,6 +116,8 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Task:
     labelled = draw_labels(
         label,
         train,
+        records.patient,
+        records.path,
         per_class=data["labels_per_class"] or None,
         images=data["images"] or None,
         seed=seed,
@@ -113,7 +127,61 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Task:
         target = np.flatnonzero(part == "adapt")
         unlabelled = target if adapt == "target" else np.union1d(unlabelled, target)
     val, test = (np.flatnonzero((part == name) & judged) for name in ("val", "test"))
-    return Task(records, labelled, unlabelled, val, test)
+    task = Task(records, labelled, unlabelled, val, test)
+    for line in understood(records):
+        logging.info("%s", line)
+    for line in warnings(task):
+        logging.warning("%s", line)
+    return task
+
+
+def understood(records: Records) -> list[str]:
+    """How the source read the data, which class is the positive one, and what splits are by."""
+    lines = list(records.understood.lines)
+    if len(records.classes) == 2:
+        lines.append(f"positive class: {records.classes[1]}; the other: {records.classes[0]}")
+    if not records.understood.by_patient:
+        lines.append("no patients are given: splits and intervals are by image")
+    return lines
+
+
+def warnings(task: Task) -> list[str]:
+    """What of the data may mislead: the source's warnings, and parts that lack a class."""
+    records, found = task.records, list(task.records.understood.warnings)
+    kinds = np.unique(records.label[records.label >= 0])
+    for name, rows in (("validation", task.val), ("test", task.test)):
+        lacking = np.setdiff1d(kinds, records.label[rows])
+        if not len(rows):
+            found.append(f"no labelled {name} images: {_WITHOUT[name]}")
+        elif len(lacking) and len(np.unique(records.label[task.labelled])) > 1:
+            classes = ", ".join(records.classes[k] for k in lacking)
+            found.append(
+                f"no {name} image of class {classes}: its scores say nothing of that class"
+            )
+    return found
+
+
+def check_taught(task: Task) -> None:
+    """Refuse data that teach no classifier.
+
+    Raises:
+        UserError: there is one class only, or one without a labelled training image.
+    """
+    records = task.records
+    classes = records.classes
+    if len(classes) < 2:
+        raise UserError(
+            f"data: a classifier needs two classes, and there is {' and '.join(classes) or 'none'}"
+            f"{''.join(f'; {line}' for line in records.understood.lines[:1])}; label images of "
+            "another class, or give the folder that holds a sub-folder for each"
+        )
+    count = np.bincount(records.label[task.labelled], minlength=len(classes))
+    if (count == 0).any():
+        raise UserError(
+            f"data: no labelled training image of class {classes[int(np.argmin(count))]!r}; label "
+            "some, say in `split` which train, choose another data.split_seed, or leave the class "
+            "out"
+        )
 
 
 def fingerprint(task: Task) -> dict[str, str]:

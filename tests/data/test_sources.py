@@ -356,6 +356,17 @@ def test_a_signal_ends_preparation_at_once_and_keeps_what_is_done(
     assert len(decoded) == N - source.CHUNK
 
 
+def test_a_spreadsheet_takes_no_name_of_an_unreadable_file_for_a_formula(tmp_path):
+    write_image(tmp_path / "data" / "a" / "1.png")
+    (tmp_path / "data" / "=a").mkdir()
+    (tmp_path / "data" / "=a" / "1.png").write_bytes(b"no image")
+    for _ in range(2):
+        loaded = records.load("folder", tmp_path / "data", 8, cache_dir=tmp_path, max_unreadable=1)
+        assert loaded.path.tolist() == ["a/1.png"] and loaded.quarantined[0][0] == "=a/1.png"
+    (written,) = tmp_path.rglob("quarantine.csv")
+    assert "\n'=a/1.png," in written.read_text()
+
+
 def test_a_damaged_part_is_made_again(tmp_path):
     (tmp_path / "0.npz").write_bytes(b"PK\3\4 damaged")
     assert source._load_part(tmp_path / "0.npz") is None

@@ -85,8 +85,20 @@ def test_an_official_validation_set_is_kept():
     assert part.tolist() == ["train", "val", "test", "train", "val", "train"]
 
 
+@given(patients, st.lists(st.sampled_from(("", "train", "val", "test")), min_size=60, max_size=60))
+def test_what_is_written_holds_and_the_rest_is_divided_by_patient(patient, given):
+    """A patient's images for which nothing is written follow those for which something is."""
+    of = [given[int(p) % 60] for p in patient]
+    part = split(patient, of, val=0.4, test=0.3, train_stays=True)
+    assert all(name == here for name, here in zip(of, part, strict=True) if name)
+    half = [name if i % 2 else "" for i, name in enumerate(of)]
+    part = split(patient, half, val=0.4, test=0.3, train_stays=True)
+    assert len(set(zip(patient, part, strict=True))) == len(set(patient))
+    assert all(name == here for name, here in zip(half, part, strict=True) if name)
+
+
 @pytest.mark.parametrize(
-    "official", [["train", "test", "test"], ["", "test", "test"], ["val", "", "test"]]
+    "official", [["train", "test", "test"], ["val", "train", "test"], ["test", "val", ""]]
 )
 def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
     """Trust 22."""
@@ -94,6 +106,31 @@ def test_a_patient_in_two_parts_is_fatal_and_not_named(official):
     with pytest.raises(UserError, match="images number 0 in .* and 1 in") as caught:
         splits.check_disjoint(patient, split(patient, official))
     assert "Jane" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "label", "message"),
+    [
+        (("ill",), [0, 0, 0], "two classes, and there is ill"),
+        ((), [-1, -1, -1], "two classes, and there is none"),
+        (("a", "b", "c"), [0, 0, 2], "no labelled training image of class 'b'"),
+    ],
+)
+def test_data_that_teach_no_classifier_are_refused(classes, label, message):
+    text = np.array(list("xyz"))
+    found = Records(
+        image=np.zeros((3, 1, 1, 1), np.uint8),
+        label=np.array(label, np.int32),
+        patient=text,
+        path=text,
+        split=text,
+        site=text,
+        classes=classes,
+        quarantined=(),
+    )
+    rows = np.flatnonzero(found.label >= 0)
+    with pytest.raises(UserError, match=message):
+        task.check_taught(task.Task(found, rows, rows, rows[:0], rows[:0]))
 
 
 def test_bad_splits_and_shares():
@@ -177,30 +214,51 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
 
 LABEL = np.array([0, 1, -1, 1, 0] * 40)
 POOL = np.arange(0, 150)
+NAMES = np.array([f"{i}.png" for i in range(400)])
+
+
+def draw(label, pool, **budget):
+    return draw_labels(label, pool, NAMES[: len(label)], NAMES[: len(label)], **budget)
+
+
+@given(st.sets(st.integers(0, 399), min_size=60), st.sets(st.integers(0, 399)), st.integers(0, 9))
+def test_images_that_come_change_the_draw_by_themselves_alone(old, new, seed):
+    """Or go, as unreadable ones do; wherever they stand among the others."""
+
+    def drawn(images):
+        names = NAMES[sorted(images)]
+        label = np.array([LABEL[i % 5] for i in sorted(images)])
+        chosen = draw_labels(label, np.arange(len(names)), names, names, per_class=5, seed=seed)
+        return set(names[chosen])
+
+    try:
+        before, after = drawn(old), drawn(old | new)
+    except UserError:  # fewer than five of a class
+        return
+    assert after - before <= set(NAMES[sorted(new)])
+    assert len(before - after) == len(after - before)
 
 
 @given(st.integers(0, 2**63), st.integers(1, 60), st.integers(1, 60))
 def test_exactly_n_of_each_class_and_nested(seed, n, m):
     small, large = sorted((n, m))
-    a = draw_labels(LABEL, POOL, per_class=small, seed=seed)
-    b = draw_labels(LABEL, POOL[::-1], images=2 * large, seed=seed)
+    a = draw(LABEL, POOL, per_class=small, seed=seed)
+    b = draw(LABEL, POOL[::-1], images=2 * large, seed=seed)
     assert np.bincount(LABEL[a]).tolist() == [small] * 2
     assert np.bincount(LABEL[b]).tolist() == [large] * 2
     assert set(a) <= set(b) <= set(POOL) and (np.diff(b) > 0).all()
 
 
 def test_seeds_differ_and_labels_outside_the_pool_do_not_matter():
-    drawn = [draw_labels(LABEL, POOL, per_class=10, seed=seed) for seed in (0, 1)]
+    drawn = [draw(LABEL, POOL, per_class=10, seed=seed) for seed in (0, 1)]
     assert not np.array_equal(*drawn)
     changed = LABEL.copy()
     changed[150:] = 0
-    np.testing.assert_array_equal(draw_labels(changed, POOL, per_class=10, seed=0), drawn[0])
+    np.testing.assert_array_equal(draw(changed, POOL, per_class=10, seed=0), drawn[0])
 
 
 def test_no_budget_is_all_that_is_labelled():
-    np.testing.assert_array_equal(
-        draw_labels(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0)
-    )
+    np.testing.assert_array_equal(draw(LABEL, POOL, seed=0), np.flatnonzero(LABEL[:150] >= 0))
 
 
 @pytest.mark.parametrize(
@@ -214,4 +272,4 @@ def test_no_budget_is_all_that_is_labelled():
 )
 def test_budgets_that_cannot_be_given(budget, message):
     with pytest.raises(UserError, match=message):
-        draw_labels(LABEL, POOL, seed=0, **budget)
+        draw(LABEL, POOL, seed=0, **budget)

@@ -261,21 +261,22 @@ HEAD = "Image Index,Finding Labels,Follow-up #,Patient ID,View Position\n"
 CHEX = "Path,Sex,Frontal/Lateral,No Finding,Cardiomegaly\n"
 AT = "CheXpert-v1.0-small/train/patient1/study1/x.jpg"
 TABLES = {  # kind: source, table, content, expected message
-    "utf-16": (folder, "labels.csv", "path,label\n".encode("utf-16"), "no column 'path'"),
+    "utf-16 of nothing": (folder, "labels.csv", "path,label\n".encode("utf-16"), "no image"),
     "binary": (folder, "labels.csv", coded("PNG"), "labels.csv"),
     "zeros ": (folder, "labels.csv", b"path,label\n\0\0,\0\n", "row 2, column 'path'|NUL"),
-    "semicolons": (folder, "labels.csv", b"path;label\na/0.png;x\n", "no column 'path'"),
+    "semicolons and commas": (folder, "labels.csv", b"path;label\na/0.png,x\n", "not 2 columns"),
+    "a spreadsheet": (folder, "Labels.xlsx", b"PK", "Labels.xlsx: .* save it as labels.csv"),
     "column twice": (folder, "labels.csv", b"path,label,label\na/0.png,x,y\n", "two columns"),
     "endless cell": (folder, "labels.csv", b"x" * 200_000, "row 1: field larger"),
     "endless cell below": (folder, "labels.csv", b"path,label\n" + b"x" * 200_000, "row 2: field"),
     "open quote": (folder, "labels.csv", b'path,label\n"a/0.png,x\n', "row 2: "),
     "a folder": (folder, "labels.csv", b"path,label\na,x\n", "there is no file 'a'"),
     "outside": (folder, "labels.csv", b"path,label\na/../../x.png,x\n", "inside the folder"),
-    "trust 20: latin-1, CRLF, NaN": (
+    "trust 20: latin-1, CRLF": (
         folder,
         "labels.csv",
-        "path,label\r\na/0.png,m\xf6nch\r\na/1.png,nan\r\n".encode("latin-1"),
-        "row 3, column 'label': 'nan'",
+        "path,label\r\na/0.png,m\xf6nch\r\na/9.png,x\r\n".encode("latin-1"),
+        "row 3, column 'path': there is no file",
     ),
     "no gzip": (nih14, "Data_Entry_2017.csv.gz", HEAD.encode(), "cannot be read"),
     "truncated gzip": (

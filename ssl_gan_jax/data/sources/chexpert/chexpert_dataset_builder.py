@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.names import class_key, is_missing
 from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
 from ssl_gan_jax.errors import UserError
 
@@ -37,12 +38,12 @@ def index(
         for at, row in tables.read(table, (PATH, PROJECTION, NORMAL, column)):
             if row[PROJECTION].lower() != "frontal":
                 continue
-            value = row[column].removesuffix(".0")
+            value = "" if is_missing(row[column]) else class_key(row[column])  # 1 or 1.0
             if value not in labels:
                 raise UserError(f"{at}, column {column!r}: {row[column]!r} is none of 1, 0, -1, ''")
             if not (patient := _PATIENT.search(row[PATH])):
                 raise UserError(f"{at}, column {PATH!r}: no patient in it, as in patient00001")
-            healthy = value == "" and row[NORMAL].removesuffix(".0") == "1"
+            healthy = value == "" and class_key(row[NORMAL]) == "1"
             if (label := 0 if healthy else labels[value]) is not None:
                 groups = tables.groups(row)
                 entries.append(Row(row[PATH], label, patient[1], split, groups=groups))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.names import class_key, is_missing
 from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_tables
 from ssl_gan_jax.errors import UserError
 
@@ -34,14 +35,14 @@ def index(data_dir: Path, positive: str = LABEL) -> Index:
     """
     visits, entries = {}, []
     for at, row in _rows(data_dir, SCREENS, PATIENT, YEAR, positive, RESULT):
-        value = row[positive]
-        if row[RESULT] == INADEQUATE:
+        value = class_key(row[positive])  # 1 or, once a spreadsheet had it, 1.0
+        if class_key(row[RESULT]) == INADEQUATE:
             continue
-        if value not in LABELS and value and not value.startswith("."):
+        if value not in LABELS and not is_missing(value) and not value.startswith("."):
             raise UserError(f"{at}, column {positive!r}: {value!r} is none of {', '.join(LABELS)}")
-        visits[row[PATIENT], row[YEAR]] = LABELS.get(value, UNLABELLED)
+        visits[row[PATIENT], class_key(row[YEAR])] = LABELS.get(value, UNLABELLED)
     for _, row in _rows(data_dir, LINKAGE, PATIENT, IMAGE_NAME, (YEAR, OLDER_YEAR)):
-        year = row.get(YEAR) or row.get(OLDER_YEAR)
+        year = class_key(row.get(YEAR) or row.get(OLDER_YEAR, ""))
         if (label := visits.get((row[PATIENT], year))) is not None:
             entries.append(Row(row[IMAGE_NAME], label, row[PATIENT]))
     classes = CLASSES if positive == LABEL else (f"no {positive}", positive)

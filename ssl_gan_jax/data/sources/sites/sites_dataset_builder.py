@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax.data import records
+from ssl_gan_jax.data.names import class_key, in_order
+from ssl_gan_jax.data.records import Understood
 from ssl_gan_jax.data.source import Index, Row, SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
@@ -16,7 +18,7 @@ def index(
     sites: Mapping[str, str] | None = None,
     dirs: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | str = (),
 ) -> Index:
     """List the images of all sites; label k means the same at each.
 
@@ -29,7 +31,8 @@ def index(
         dirs: name of a site -> its folder, relative to data_dir or absolute, where it is not
             called as the site.
         options: name of a site -> options of its data set.
-        classes: names of the labels, to be given where the sites name theirs differently.
+        classes: names of the labels, as a sequence or divided by commas, to be given where the
+            sites name theirs differently.
     """
     folders = (path.name for path in sorted(data_dir.iterdir()) if path.is_dir())
     sites = sites or {name: "folder" for name in folders if not name.startswith(".")}
@@ -45,9 +48,11 @@ def index(
         )
         for site, name in sites.items()
     }
-    names = tuple(classes) or next(iter(parts.values())).classes
+    names = in_order((), given=classes) or next(iter(parts.values())).classes
+    keys = [class_key(name) for name in names]
     for site, part in parts.items():
-        if len(part.classes) != len(names) or (not classes and part.classes != names):
+        same = [class_key(name) for name in part.classes] == keys
+        if len(part.classes) != len(names) or not (classes or same):
             raise UserError(
                 f"site {site!r} has the classes {part.classes}, not {names}; if they mean the "
                 "same in this order, name them in data.options.classes"
@@ -62,7 +67,15 @@ def index(
         for site, part in parts.items()
         for row in part.rows
     ]
-    return Index(names, rows, read, [path for part in parts.values() for path in part.files])
+    files = [path for part in parts.values() for path in part.files]
+    said = {site: part.understood for site, part in parts.items()}
+    understood = Understood(
+        lines=tuple(f"{site}: {line}" for site, one in said.items() for line in one.lines),
+        warnings=tuple(f"{site}: {line}" for site, one in said.items() for line in one.warnings),
+        by_patient=all(one.by_patient for one in said.values()),
+        train_stays=any(one.train_stays for one in said.values()),
+    )
+    return Index(names, rows, read, files, understood)
 
 
 class Builder(SourceBuilder):

@@ -1,0 +1,176 @@
+"""Folders of images as users have them: classes and parts by the names of folders."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_gan_jax.data import outputs
+from ssl_gan_jax.data.names import class_key, is_missing, split_of
+from ssl_gan_jax.errors import UserError
+
+_ANNOTATIONS = re.compile(
+    r"((lung|lungs|left|right|heart|manual|binary|gt|ground truth|segmentation|infection) ?)*"
+    r"(masks?|segmentations?|annotations?|heat ?maps?|overlays?|contours?|bounding boxes|saliency)"
+)
+_MASK_FILE = re.compile(r"[ _-](mask|masks|seg|segmentation|annotation)([ _-]?\d+)?$")
+_TAKE = re.compile(r"(.*\d.*?)[ _-]+(\d{1,4}|[a-z]|pa|ap|lat|lateral|frontal|left|right)", re.I)
+_PERSON = re.compile(r"(?:.*[^a-z])?((?:patient|person|subject|case|pat|subj|pid)[ _-]?\d+)", re.I)
+
+
+class Film(NamedTuple):
+    """An image, and what its folders say of it."""
+
+    path: str
+    label: str  # name of the folder, '' for unlabeled
+    split: str  # 'train', 'val', 'test', '' for none
+
+
+class Tree(NamedTuple):
+    """What the folders of a data set say."""
+
+    films: list[Film]
+    splits: tuple[str, ...]  # names of the folders that are parts
+    left_out: Counter[str]  # reason -> how many files
+
+
+def read_tree(paths: Sequence[str], top: str = "") -> Tree:
+    """Read class and part of each image from the names of its folders.
+
+    CLASS/..., SPLIT/CLASS/..., CLASS/SPLIT/..., any of them within wrapper folders. Folders and
+    files of masks, heat maps and the like are left out; so are images outside of any class.
+
+    Args:
+        paths: of the images, with forward slashes.
+        top: how errors name the folder.
+
+    Raises:
+        UserError: some folders beside each other are parts, and others are none.
+    """
+    kept = without_annotations(paths)
+    left_out = Counter({"masks and the like": len(paths) - len(kept)})
+    inner = _below_wrapper(dict(zip(kept, kept, strict=True)))
+    names = {below.partition("/")[0] for below in inner.values() if "/" in below}
+    parts = {name: split for name in names if (split := _split_of(name))}
+    others = sorted(name for name in names if name not in parts and not is_missing(name))
+    if others and len(set(parts.values())) > 1:
+        raise UserError(
+            f"{top}: the folders {', '.join(sorted(parts))} are parts of a data set, and "
+            f"{', '.join(others)} are not; put each class into every part, or move them away"
+        )
+    if parts and not others:
+        # Unlabeled images beside the parts can only train.
+        split = {path: parts.get(below.partition("/")[0], "train") for path, below in inner.items()}
+        in_part = {p: below for p, below in inner.items() if below.partition("/")[0] in parts}
+        inner |= _below_wrapper({p: below.partition("/")[2] for p, below in in_part.items()})
+    else:  # CLASS/SPLIT, or no parts at all
+        second = {path: (below.split("/")[1:-1] or [""])[0] for path, below in inner.items()}
+        parts = {name: found for name in {*second.values()} if (found := _split_of(name))}
+        if len(set(parts.values())) < 2:
+            parts = {}
+        split = {path: parts.get(name, "") for path, name in second.items()}
+    films = []
+    for path, below in inner.items():
+        folder, inside, _ = below.partition("/")
+        if inside:
+            films.append(Film(path, "" if is_missing(folder) else folder, split[path]))
+    left_out["outside of any class"] += len(inner) - len(films)
+    return Tree(films, tuple(sorted(parts)), +left_out)
+
+
+def without_annotations(paths: Sequence[str]) -> list[str]:
+    """Return the paths that are no masks, heat maps or the like, by their folders and names.
+
+    A folder called so is one unless another beside it has the word as well: mask and no_mask are
+    classes. A file is one where the same name without `_mask` is beside it.
+    """
+    folders = {path.rpartition("/")[0] for path in paths}
+    beside: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        parts = folder.split("/")
+        for depth, name in enumerate(parts):
+            beside["".join(f"{part}/" for part in parts[:depth])].add(name)
+    dropped = tuple(
+        f"{above}{name}/"
+        for above, names in beside.items()
+        for name in names
+        if _ANNOTATIONS.fullmatch(class_key(_spaced(name)))
+        and not any("mask" in other.casefold() for other in names - {name})
+    )
+    left = {folder for folder in folders if f"{folder}/".startswith(dropped)}
+    stems = {path.rpartition(".")[0].casefold() for path in paths}
+
+    def is_kept(path: str) -> bool:
+        stem = path.rpartition(".")[0].casefold()
+        match = _MASK_FILE.search(stem)
+        beside_film = match is not None and stem[: match.start()] in stems
+        return not beside_film and path.rpartition("/")[0] not in left
+
+    return [path for path in paths if is_kept(path)] or list(paths)
+
+
+def other_files(top: Path, used: Collection[str]) -> Counter[str]:
+    """Count the visible files in a folder and below that are not in `used`, by their suffix."""
+    counts: Counter[str] = Counter()
+    for folder, subfolders, files in os.walk(top):
+        inside = {*subfolders, *files}
+        if folder != os.fspath(top) and outputs.is_output(Path(folder), inside):
+            counts["this program's own"] += len(files)
+            subfolders.clear()
+            continue
+        subfolders[:] = [n for n in subfolders if not outputs.is_passed_over(n)]
+        above = folder[len(os.fspath(top)) :].strip(os.sep).replace(os.sep, "/")
+        for name in files:
+            path = f"{above}/{name}" if above else name
+            if path not in used and not outputs.is_passed_over(name):
+                counts[f"of {os.path.splitext(name)[1].lower() or 'no suffix'}"] += 1
+    return counts
+
+
+def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Return two files whose names look like films of one patient, where such names are frequent.
+
+    person7_1.png and person7_2.png do; img_1.png and img_2.png, or two numbers, do not.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for count, path in enumerate(paths, start=1):  # noqa: B007
+        folder, _, name = path.rpartition("/")
+        stem = name.rpartition(".")[0]
+        if match := _PERSON.match(stem) or _TAKE.fullmatch(stem):
+            groups[f"{folder}/{match[1].casefold()}"].append(path)
+        elif match := _PERSON.fullmatch(folder.rpartition("/")[2]):
+            groups[folder].append(path)
+    several = [group for group in groups.values() if len(group) > 1]
+    # Many small groups: one that holds half of the images is a name for the set.
+    if not several or len(groups) < 2 or sum(map(len, several)) < 0.05 * count:
+        return None
+    if max(map(len, several)) > max(20, count / 4) and len(several) < 3:
+        return None
+    return several[0][0], several[0][1]
+
+
+def _below_wrapper(inner: dict[str, str]) -> dict[str, str]:
+    """Take away the folders that hold all others, such as "chest_xray/"; unlabeled images aside.
+
+    `inner` is path -> what of it counts, as is the result.
+    """
+    while True:
+        held = {p: below for p, below in inner.items() if not is_missing(below.partition("/")[0])}
+        folders = [below.split("/")[:-1] for below in held.values()]
+        names = {parts[0] for parts in folders if parts}
+        inside = {parts[1] for parts in folders if len(parts) > 1}
+        loose = any(len(parts) == 1 for parts in folders)
+        if len(names) != 1 or not inside or (loose and len(inside) < 2):
+            return inner
+        start = f"{min(names)}/"
+        inner = {p: below.removeprefix(start) for p, below in inner.items()}
+
+
+def _split_of(name: str) -> str:
+    return "" if is_missing(name) else split_of(name) or ""
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
