@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError, check_choice
 
 flags.adopt_module_key_flags(command_line)
@@ -130,7 +130,7 @@ def lowerable(config: Any, batch: int) -> tuple[Callable, Any, Any]:  # noqa: AN
     import jax
 
     from ssl_gan_jax import methods
-    from ssl_gan_jax.programs import to_float
+    from ssl_gan_jax.training.compiled import to_float
     from ssl_gan_jax.types import Batch
 
     method = methods.build({**config.method, "num_classes": 2})
@@ -151,11 +151,11 @@ def compile_step(config: Any, devices: Sequence[Any], batch: int) -> Step:  # no
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from ssl_gan_jax import parallel
+    from ssl_gan_jax.training import devices
 
     step, state, raw = lowerable(config, batch)
-    mesh = parallel.data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
-    split, whole = NamedSharding(mesh, PartitionSpec("data")), parallel.replicated(mesh)
+    mesh = devices.data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
+    split, whole = NamedSharding(mesh, PartitionSpec("data")), devices.replicated(mesh)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(whole, split))
     program = jitted.lower(state, raw).compile()
     cost, memory = program.cost_analysis(), program.memory_analysis()

@@ -16,13 +16,16 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import card, distributed
+from ssl_gan_jax.commands import card
+from ssl_gan_jax import processes
 from ssl_gan_jax.config import EVERY, TOGETHER, differences
 from ssl_gan_jax.errors import Stopped, UserError
-from ssl_gan_jax.one_run import Run, alone, check_workdir, describe, final_scores
-from ssl_gan_jax.programs import programs
+from ssl_gan_jax.training.run import Run, alone, check_workdir, describe, final_scores
+from ssl_gan_jax.training.compiled import programs
 from ssl_gan_jax.types import Metrics, TrainState
-from ssl_gan_jax.writer import Progress, Writer, grid, write_json
+from ssl_gan_jax.training.progress import Progress
+from ssl_gan_jax.training.writer import Writer
+from ssl_gan_jax.files import grid, write_json
 
 
 def run(
@@ -45,7 +48,7 @@ def run(
 
     `stop` is asked after every call of the compiled step; once it says so, all is saved.
 
-    On several processes (`distributed.start`) every one calls this with the same arguments, and
+    On several processes (`processes.start`) every one calls this with the same arguments, and
     `workdir` is a folder that all of them see. All compute the same, evaluation included; the
     first alone writes, but for the arrays of checkpoints.
 
@@ -82,7 +85,7 @@ def together(
     Raises:
       UserError, Stopped: as `run`; or two configs differ in more than `TOGETHER`.
     """
-    if len(configs) > 1 and not distributed.is_alone():
+    if len(configs) > 1 and not processes.is_alone():
         raise UserError(
             "replicas: several processes train one run at a time; give each process runs of its "
             "own (sweep --shard=i/n) or use one process"
@@ -101,7 +104,7 @@ def together(
     # All that can be wrong with the input has been seen; from here on files are written.
     groups, results = collections.defaultdict(list), {}
     with contextlib.ExitStack() as stack:
-        for one in runs if distributed.is_first() else ():
+        for one in runs if processes.is_first() else ():
             stack.enter_context(alone(one.workdir))
         for one in runs:
             state = one.begin()
@@ -118,7 +121,7 @@ def _train(
     runs: list[Run], states: list[TrainState], stop: Callable[[], bool]
 ) -> dict[Path, dict[str, Any]]:
     """Trains runs that stand at the same step, and writes each one's result; folder -> result."""
-    start_time, first = time.monotonic(), distributed.is_first()
+    start_time, first = time.monotonic(), processes.is_first()
     config, n = runs[0].config, len(runs)
     train, steps, start = config.train, runs[0].steps, int(states[0].step)
     program = programs(runs[0].settings, n, runs[0].divided)
@@ -134,10 +137,10 @@ def _train(
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         writers = [
-            enter(Writer(one.workdir, resume_step=start)) if first else distributed.Nobody()
+            enter(Writer(one.workdir, resume_step=start)) if first else processes.Nobody()
             for one in runs
         ]
-        progress = enter(Progress(steps, start)) if first else distributed.Nobody()
+        progress = enter(Progress(steps, start)) if first else processes.Nobody()
         for one in runs:  # all of it is on disk before the best is looked for
             enter(contextlib.closing(one.saver))
         streams = [one.batches(start, steps) for one in runs]
@@ -213,7 +216,7 @@ def _train(
             "wall_s": round(before_s[i] + time.monotonic() - start_time, 1),
             **one.about,
         }
-        distributed.wait()  # no process is at work on this run any more
+        processes.wait()  # no process is at work on this run any more
         if first:
             write_json(one.workdir / "result.json", results[one.workdir])  # now the run is done
             card.write_card(one.workdir)

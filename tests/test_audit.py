@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from ssl_gan_jax import audit, command_line
+from ssl_gan_jax.commands import audit, command_line
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.records import Records, Understood
 

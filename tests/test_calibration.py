@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_gan_jax import calibration, evaluate
-from ssl_gan_jax.calibration import Calibration, tempered
+from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.evaluation.calibration import Calibration, tempered
 from ssl_gan_jax.errors import UserError
 
 
@@ -28,7 +28,7 @@ def test_temperature_undoes_a_scale(scale, k):
 def test_temperature_lowers_the_calibration_error_of_logits_that_are_too_sure():
     logits, label = drawn(4000)
     error = [
-        evaluate.metrics(tempered(3 * logits, t), label)["ece"]
+        metrics.metrics(tempered(3 * logits, t), label)["ece"]
         for t in (1, calibration.fit_temperature(3 * logits, label))
     ]
     assert error[1] < error[0] / 3
@@ -70,7 +70,7 @@ def test_tempered_thresholds_decide_as_the_raw_ones(seed, temperature):
     for name, point in points.items():
         raw = calibration.choose_threshold(tempered(logits, 1), label, name)
         decisions = [
-            evaluate.decide(tempered(logits, temp), t)
+            metrics.decide(tempered(logits, temp), t)
             for temp, t in ((1, raw), (temperature, point["threshold"]))
         ]
         assert (decisions[0] == decisions[1]).all()

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_gan_jax import checkpoint
+from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Player, TrainState
 

@@ -23,7 +23,8 @@ from PIL import Image
 from test_train import small
 
 import ssl_gan_jax
-from ssl_gan_jax import command_line, train
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax import train
 
 ROOT = Path(__file__).parents[1]
 SMALL = [f"--config={ROOT}/configs/phantom.py:labels=6,method=supervised", "--config.data.size=16",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from ssl_gan_jax import evaluate
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.report import predictions
 
@@ -56,7 +56,7 @@ def test_weighted_metrics_are_those_of_sklearn_ties_included(levels, seed):
     probs, label = scored(rng, 90, levels=levels)
     weight = np.stack([np.ones(90), rng.integers(0, 4, size=90)]).astype(float)
     weight[1, :2] = 1  # both classes stay
-    ours = evaluate._weighted(probs, label, 0.4, weight)
+    ours = metrics._weighted(probs, label, 0.4, weight)
     for row in range(2):
         theirs = reference(probs, label, 0.4, weight[row])
         assert {name: value[row] for name, value in ours.items()} == pytest.approx(theirs)
@@ -66,15 +66,15 @@ def test_an_integer_weight_means_the_image_that_many_times():
     rng = np.random.default_rng(0)
     probs, label = scored(rng, 60, classes=3)
     times = rng.integers(0, 3, size=60)
-    weighted = evaluate._weighted(probs, label, 0.5, times[None].astype(float))
-    repeated = evaluate.metrics(probs.repeat(times, axis=0), label.repeat(times))
+    weighted = metrics._weighted(probs, label, 0.5, times[None].astype(float))
+    repeated = metrics.metrics(probs.repeat(times, axis=0), label.repeat(times))
     for name in ("accuracy", "balanced_accuracy", "auroc", "auprc", "ece"):
         assert weighted[name][0] == pytest.approx(repeated[name])
 
 
 def test_more_than_two_classes_are_macro_averages():
     probs, label = scored(np.random.default_rng(1), 200, classes=4)
-    got = evaluate.metrics(probs, label, threshold=0.9)
+    got = metrics.metrics(probs, label, threshold=0.9)
     assert got["auroc"] == pytest.approx(sk.roc_auc_score(label, probs, multi_class="ovr"))
     assert got["auprc"] == pytest.approx(sk.average_precision_score(np.eye(4)[label], probs))
     assert got["accuracy"] == pytest.approx(np.mean(probs.argmax(axis=1) == label))
@@ -86,7 +86,7 @@ def test_one_class_only_leaves_auroc_undefined(only):
     probs = np.array([[0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        got = evaluate.report(probs, np.full(3, only), np.arange(3), 0.5)
+        got = metrics.report(probs, np.full(3, only), np.arange(3), 0.5)
     assert got["auroc"] == got["auprc"] == {"value": None, "low": None, "high": None}
     share = [1 / 3, 2 / 3][only]
     assert got["accuracy"]["value"] == got["balanced_accuracy"]["value"] == pytest.approx(share)
@@ -95,15 +95,15 @@ def test_one_class_only_leaves_auroc_undefined(only):
 
 
 def test_no_images_at_all():
-    got = evaluate.report(np.zeros((0, 2)), np.zeros(0), [], 0.5)
+    got = metrics.report(np.zeros((0, 2)), np.zeros(0), [], 0.5)
     assert got["n"] == got["patients"] == 0 and got["accuracy"]["value"] is None
 
 
 def test_unlabelled_images_and_nan_are_refused():
     with pytest.raises(ValueError, match="labels must be in 0..1"):
-        evaluate.metrics(np.full((2, 2), 0.5), np.array([0, -1]))
+        metrics.metrics(np.full((2, 2), 0.5), np.array([0, -1]))
     with pytest.raises(ValueError, match="finite"):
-        evaluate.metrics(np.full((2, 2), np.nan), np.array([0, 1]))
+        metrics.metrics(np.full((2, 2), np.nan), np.array([0, 1]))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -114,7 +114,7 @@ def test_the_threshold_maximises_youdens_j(seed):
         called = probs[:, 1] >= t
         return called[label == 1].mean() - called[label == 0].mean()
 
-    chosen = evaluate.choose_threshold(probs, label)
+    chosen = metrics.choose_threshold(probs, label)
     every = np.concatenate([probs[:, 1], probs[:, 1] + 1e-9, [0, 1.1]])
     assert youden(chosen) == pytest.approx(max(youden(t) for t in every))
     assert np.abs(probs[:, 1] - chosen).min() > 1e-6  # between scores, not on one
@@ -123,10 +123,10 @@ def test_the_threshold_maximises_youdens_j(seed):
 def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken():
     positive = np.array([0.1, 0.3, 0.4, 0.9])
     probs = np.stack([1 - positive, positive], axis=1)
-    assert evaluate.choose_threshold(probs, np.array([0, 1, 0, 1])) == pytest.approx(0.65)
-    assert evaluate.choose_threshold(probs, np.array([0, 0, 1, 1])) == pytest.approx(0.35)
-    assert evaluate.choose_threshold(probs, np.array([1, 1, 1, 1])) == 0.5
-    assert evaluate.choose_threshold(probs[:0], np.array([])) == 0.5
+    assert metrics.choose_threshold(probs, np.array([0, 1, 0, 1])) == pytest.approx(0.65)
+    assert metrics.choose_threshold(probs, np.array([0, 0, 1, 1])) == pytest.approx(0.35)
+    assert metrics.choose_threshold(probs, np.array([1, 1, 1, 1])) == 0.5
+    assert metrics.choose_threshold(probs[:0], np.array([])) == 0.5
 
 
 def test_the_threshold_separates_adjacent_floats():
@@ -134,25 +134,25 @@ def test_the_threshold_separates_adjacent_floats():
     positive = np.array([low, np.nextafter(low, 1)])
     probs = np.stack([1 - positive, positive], axis=1)
     label = np.array([0, 1])
-    got = evaluate.metrics(probs, label, evaluate.choose_threshold(probs, label))
+    got = metrics.metrics(probs, label, metrics.choose_threshold(probs, label))
     assert got["accuracy"] == 1.0
 
 
 def test_test_data_cannot_move_the_threshold_or_the_decisions():
     rng = np.random.default_rng(3)
-    threshold = evaluate.choose_threshold(*scored(rng, 50))
+    threshold = metrics.choose_threshold(*scored(rng, 50))
     probs, label = scored(rng, 50)
-    assert evaluate.report(probs, label, np.arange(50), threshold)["threshold"] == threshold
-    assert evaluate.report(probs, 1 - label, np.arange(50), threshold)["threshold"] == threshold
+    assert metrics.report(probs, label, np.arange(50), threshold)["threshold"] == threshold
+    assert metrics.report(probs, 1 - label, np.arange(50), threshold)["threshold"] == threshold
 
 
 def test_many_images_of_one_patient_widen_the_interval():
     probs, label = scored(np.random.default_rng(4), 60)
     patient = np.arange(60)
-    many = evaluate.bootstrap_intervals(probs.repeat(10, 0), label.repeat(10), patient.repeat(10))
-    naive = evaluate.bootstrap_intervals(probs.repeat(10, 0), label.repeat(10), np.arange(600))
-    single = evaluate.bootstrap_intervals(probs, label, patient)
-    for name in evaluate.METRICS:
+    many = metrics.bootstrap_intervals(probs.repeat(10, 0), label.repeat(10), patient.repeat(10))
+    naive = metrics.bootstrap_intervals(probs.repeat(10, 0), label.repeat(10), np.arange(600))
+    single = metrics.bootstrap_intervals(probs, label, patient)
+    for name in metrics.METRICS:
         # Ten identical images tell no more than one: same draws, same interval.
         assert many[name] == pytest.approx(single[name])
         if name != "ece":
@@ -161,11 +161,11 @@ def test_many_images_of_one_patient_widen_the_interval():
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(5)
-    truth = evaluate.metrics(*scored(rng, 200_000))
+    truth = metrics.metrics(*scored(rng, 200_000))
     covered = dict.fromkeys(("accuracy", "auroc", "sensitivity"), 0)
     for seed in range(150):
         probs, label = scored(rng, 120)
-        spans = evaluate.bootstrap_intervals(
+        spans = metrics.bootstrap_intervals(
             probs, label, np.arange(120), replicates=300, seed=seed
         )
         for name in covered:
@@ -176,11 +176,11 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_intervals_do_not_depend_on_the_order_or_the_names_of_patients_alone():
     probs, label = scored(np.random.default_rng(6), 80)
     patient = np.arange(80) // 2
-    first = evaluate.bootstrap_intervals(probs, label, patient, seed=1)
-    assert first == evaluate.bootstrap_intervals(
+    first = metrics.bootstrap_intervals(probs, label, patient, seed=1)
+    assert first == metrics.bootstrap_intervals(
         probs, label, [f"{p:03d}" for p in patient], seed=1
     )
-    assert first != evaluate.bootstrap_intervals(probs, label, patient, seed=2)
+    assert first != metrics.bootstrap_intervals(probs, label, patient, seed=2)
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
@@ -200,7 +200,7 @@ def test_replicates_without_a_class_are_left_out_of_what_needs_it(classes):
         if len(set(y)) == classes:
             score = p[:, 1] if classes == 2 else p
             found["auroc"].append(sk.roc_auc_score(y, score, multi_class="ovr"))
-    spans = evaluate.bootstrap_intervals(probs, label, np.arange(30), replicates=200)
+    spans = metrics.bootstrap_intervals(probs, label, np.arange(30), replicates=200)
     assert len(found["balanced_accuracy"]) < 160
     for name, values in found.items():
         assert spans[name] == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
@@ -224,7 +224,7 @@ def test_ranks_outlive_any_increasing_transform_of_the_logits(bend, images):
 
     def areas(gap):
         logits = np.stack([-gap / 2, gap / 2], axis=1)
-        got = evaluate.metrics(softmax(logits, axis=1), label, logits=logits)
+        got = metrics.metrics(softmax(logits, axis=1), label, logits=logits)
         return got["auroc"], got["auprc"]
 
     assert areas(bend(gap)) == areas(gap)
@@ -234,35 +234,35 @@ def test_saturated_probabilities_still_rank_and_so_do_those_of_the_file(tmp_path
     gap = np.linspace(38, 70, 40)  # all of them round to 1
     probs, label = softmax(np.stack([0 * gap, gap], axis=1), axis=1), (gap > 54).astype(int)
     assert set(probs[:, 1]) == {1.0}
-    assert evaluate.report(probs, label, np.arange(40))["auroc"]["value"] == 1
-    assert evaluate.metrics(probs[:, ::-1], 1 - label)["auprc"] == 1
+    assert metrics.report(probs, label, np.arange(40))["auroc"]["value"] == 1
+    assert metrics.metrics(probs[:, ::-1], 1 - label)["auprc"] == 1
     path = tmp_path / "predictions.csv"
-    evaluate.write_predictions(path, ["x"] * 40, label, probs, ["well", "ill"])
+    metrics.write_predictions(path, ["x"] * 40, label, probs, ["well", "ill"])
     back = predictions.read(path)
-    assert evaluate.metrics(back.probs, back.label)["auroc"] == 1
+    assert metrics.metrics(back.probs, back.label)["auroc"] == 1
     assert np.trapezoid(*predictions.roc(back)[::-1]) == 1
 
 
 def test_at_a_half_needs_no_threshold_of_validation():
     probs, label = scored(np.random.default_rng(2), 80)
-    got, half = (evaluate.report(probs, label, np.arange(80), t) for t in (0.9, 0.5))
+    got, half = (metrics.report(probs, label, np.arange(80), t) for t in (0.9, 0.5))
     for name in ("accuracy", "sensitivity", "specificity"):
         assert got[f"{name}_at_half"] == half[f"{name}_at_half"] == half[name] != got[name]
-    assert "accuracy_at_half" not in evaluate.report(
+    assert "accuracy_at_half" not in metrics.report(
         *scored(np.random.default_rng(2), 9, 3), range(9)
     )
 
 
 def test_one_patient_has_no_interval():
     probs, label = scored(np.random.default_rng(8), 30)
-    spans = evaluate.bootstrap_intervals(probs, label, np.zeros(30))
+    spans = metrics.bootstrap_intervals(probs, label, np.zeros(30))
     assert set(spans.values()) == {(None, None)}
 
 
 def test_the_bootstrap_is_quick():
     probs, label = scored(np.random.default_rng(9), 624)
     start = time.monotonic()
-    evaluate.bootstrap_intervals(probs, label, np.arange(624))
+    metrics.bootstrap_intervals(probs, label, np.arange(624))
     assert time.monotonic() - start < 10  # .05 s on an idle machine
 
 
@@ -277,7 +277,7 @@ def test_predict_all_counts_each_image_once_and_compiles_once(n):
         return jax.numpy.stack([mean, -mean, 0 * mean], axis=1)
 
     images = np.random.default_rng(0).integers(0, 256, size=(n, 5, 6, 1), dtype=np.uint8)
-    probs = evaluate.predict_all(logits, images, 4)
+    probs = metrics.predict_all(logits, images, 4)
     mean = (images / 127.5 - 1).mean(axis=(1, 2, 3))
     assert compiled == [(4, 5, 6, 1)]
     assert probs.shape == (n, 3) and probs.dtype == np.float64
@@ -289,7 +289,7 @@ def test_predict_all_counts_each_image_once_and_compiles_once(n):
 def test_predict_all_refuses_weights_that_diverged():
     images = np.zeros((3, 2, 2, 1), np.uint8)
     with pytest.raises(UserError, match="3 of 3 images are not finite"):
-        evaluate.predict_all(lambda x: np.full((len(x), 2), np.nan), images, 2)
+        metrics.predict_all(lambda x: np.full((len(x), 2), np.nan), images, 2)
 
 
 def test_predictions_escape_formulas_and_keep_every_digit(tmp_path):
@@ -297,7 +297,7 @@ def test_predictions_escape_formulas_and_keep_every_digit(tmp_path):
     probs, _ = scored(np.random.default_rng(0), len(names))
     label = [0, 1, -1, 0, 1, 0, 1, 1]
     path = tmp_path / "new" / "predictions.csv"
-    evaluate.write_predictions(path, names, label, probs, ["=normal", "pneumonia"], 0.3)
+    metrics.write_predictions(path, names, label, probs, ["=normal", "pneumonia"], 0.3)
     with open(path, newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["path", "label", "p_=normal", "p_pneumonia", "decision"]
@@ -313,5 +313,5 @@ def test_predictions_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("old")
     with pytest.raises(ValueError, match="argument"):
-        evaluate.write_predictions(path, ["a"], [0, 1], np.full((2, 2), 0.5), ["x", "y"])
+        metrics.write_predictions(path, ["a"], [0, 1], np.full((2, 2), 0.5), ["x", "y"])
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

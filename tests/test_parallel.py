@@ -13,7 +13,8 @@ import pytest
 from tiny import METHODS, batch, method_config, same
 
 import ssl_gan_jax
-from ssl_gan_jax import checkpoint, distributed, parallel
+from ssl_gan_jax.training import checkpoint, devices
+from ssl_gan_jax import processes
 from ssl_gan_jax.errors import UserError
 
 ROOT, STEPS, SAVED = Path(__file__).parents[1], 5, 3
@@ -49,11 +50,11 @@ def through_files(states, raw, folder):
 
 def record(folder):
     """Run in every process, on four devices in all: writes what each way of training gave."""
-    distributed.start(distributed.MODE)
-    ways = {"four": parallel.Devices(1, parallel.data_mesh(8))}
-    if distributed.is_alone():
-        ways["one"] = parallel.Devices(1, parallel.data_mesh(8, devices=jax.devices()[:1]))
-        ways["replicas"] = parallel.Devices(2)
+    processes.start(processes.MODE)
+    ways = {"four": devices.Devices(1, devices.data_mesh(8))}
+    if processes.is_alone():
+        ways["one"] = devices.Devices(1, devices.data_mesh(8, devices=jax.devices()[:1]))
+        ways["replicas"] = devices.Devices(2)
     found = {}
     for name in METHODS:
         method = ssl_gan_jax.build(method_config(name))
@@ -64,7 +65,7 @@ def record(folder):
                 states = [init(jax.random.key(k), batch_of(name)) for k in range(devices.n)]
                 rows = train(name, devices, step, states, files)
                 found[f"{name} {way}{' resumed' if files else ''}"] = rows
-    if distributed.is_first():
+    if processes.is_first():
         (folder / "found.json").write_text(json.dumps(found))
 
 
@@ -117,7 +118,7 @@ def test_two_processes_save_what_one_restores(folders):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(UserError, match="does not divide over 3 devices"):
-        parallel.data_mesh(8, devices=jax.devices() * 3)
+        devices.data_mesh(8, devices=jax.devices() * 3)
 
 
 if __name__ == "__main__":

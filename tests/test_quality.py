@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ssl_gan_jax import quality
+from ssl_gan_jax.commands import quality
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.quality import frechet, memorisation, nearest
+from ssl_gan_jax.commands.quality import frechet, memorisation, nearest
 
 
 def images(n, seed, size=8):

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import METHODS
 
-from ssl_gan_jax import checkpoint, methods, one_run, programs, train
+from ssl_gan_jax.training import checkpoint, compiled, run
+from ssl_gan_jax import methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data import task as task_lib
@@ -62,10 +63,10 @@ def whole(tmp_path_factory):
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
-    with one_run.alone(tmp_path), pytest.raises(UserError, match="another process trains there"):
+    with run.alone(tmp_path), pytest.raises(UserError, match="another process trains there"):
         train.run(small("supervised"), tmp_path)
     assert not list(tmp_path.iterdir())
-    with one_run.alone(tmp_path):  # it has been let go
+    with run.alone(tmp_path):  # it has been let go
         pass
 
 
@@ -222,11 +223,11 @@ def test_runs_of_one_method_compile_its_step_once(tmp_path, monkeypatch):
         return method._replace(train_step=train_step)
 
     monkeypatch.setattr(methods, "build", counting)
-    programs.programs.cache_clear()
+    compiled.programs.cache_clear()
     train.run(small("supervised", steps=6), tmp_path / "a")
     train.run(small("supervised", steps=6, **{"train.seed": 1}), tmp_path / "b")
     assert traced == [8]
-    programs.programs.cache_clear()
+    compiled.programs.cache_clear()
 
 
 def is_key(x):
@@ -250,7 +251,7 @@ def json_like(workdir):
 
 def test_a_finished_run_is_not_run_again(whole, monkeypatch):
     folder = whole("supervised")
-    monkeypatch.setattr(one_run, "open_task", None)
+    monkeypatch.setattr(run, "open_task", None)
     result = train.run(small("supervised"), folder)
     assert result == json.loads((folder / "result.json").read_text())
 
@@ -278,7 +279,7 @@ def test_a_run_without_checkpoints_does_not_go_on(whole, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_the_same_names_and_labels(whole, tmp_path):
-    task = one_run.open_task(small("supervised").data, 0)
+    task = run.open_task(small("supervised").data, 0)
     old = hashlib.sha256(repr(task.records.path[task.labelled].tolist()).encode())
     for rows in task[2:]:
         old.update(repr(task.records.path[rows].tolist()).encode())
@@ -300,7 +301,7 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
 def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_path, monkeypatch):
     shutil.copytree(whole("supervised"), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    open_task = one_run.open_task
+    open_task = run.open_task
 
     def others(*args):
         task = open_task(*args)
@@ -308,7 +309,7 @@ def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_pat
         image[task.test[0], 3, 3] ^= 1  # a single bit
         return task._replace(records=dataclasses.replace(task.records, image=image))
 
-    monkeypatch.setattr(one_run, "open_task", others)
+    monkeypatch.setattr(run, "open_task", others)
     with pytest.raises(UserError, match=r"\(other pixels\)"):
         train.run(small("supervised"), tmp_path / "run")
 
@@ -316,7 +317,7 @@ def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_pat
 def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
     shutil.copytree(whole("supervised"), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    open_task = one_run.open_task
+    open_task = run.open_task
 
     def another_label(*args):
         task = open_task(*args)
@@ -324,7 +325,7 @@ def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
         label[task.labelled[0]] = 1 - label[task.labelled[0]]
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
-    monkeypatch.setattr(one_run, "open_task", another_label)
+    monkeypatch.setattr(run, "open_task", another_label)
     with pytest.raises(UserError, match="division or labels are not those"):
         train.run(small("supervised"), tmp_path / "run")
 
@@ -387,7 +388,7 @@ def test_bad_input_is_named_before_work_and_leaves_no_folder(
 
 
 def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, monkeypatch):
-    config, open_task = small("ssl_gan", **{"train.seed": 1}), one_run.open_task
+    config, open_task = small("ssl_gan", **{"train.seed": 1}), run.open_task
 
     def other_labels(*args):
         task = open_task(*args)
@@ -398,7 +399,7 @@ def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, 
 
     a, b = tmp_path / "a", tmp_path / "b"
     train.run(config, a)
-    monkeypatch.setattr(one_run, "open_task", other_labels)
+    monkeypatch.setattr(run, "open_task", other_labels)
     train.run(config, b)
     assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
     a, b = (json.loads((folder / "result.json").read_text())["test"] for folder in (a, b))

@@ -15,22 +15,12 @@ from sklearn.metrics import roc_auc_score
 from test_train import small
 from tiny import batch, method_config
 
-from ssl_gan_jax import (
-    calibration,
-    card,
-    checkpoint,
-    command_line,
-    evaluate,
-    explain,
-    export,
-    methods,
-    predict,
-    quality,
-    train,
-    trained,
-)
-from ssl_gan_jax import sample as sample_lib
-from ssl_gan_jax.calibration import __main__ as calibration_main
+from ssl_gan_jax.evaluation import calibration, explain, metrics
+from ssl_gan_jax.commands import card, command_line, export, predict, quality
+from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax import inference, methods, train
+from ssl_gan_jax.commands import sample as sample_lib
+from ssl_gan_jax.evaluation.calibration import __main__ as calibration_main
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.sources.phantom import radiograph
 from ssl_gan_jax.data.task import Task, open_task
@@ -38,7 +28,7 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.nets.convolution import StridedConv, explainable
 from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Method, TrainState
-from ssl_gan_jax.writer import write_json
+from ssl_gan_jax.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +69,7 @@ def test_predict_says_what_the_test_said_without_the_data(finished, tmp_path, mo
     tested = {row["path"]: row for row in rows(folder / "predictions.csv")}
     found = rows(tmp_path / "p.csv")
     assert code == 0 and len(found) == len(tested) == len(task.test)
-    temperature = trained.open_run(folder).calibration.temperature
+    temperature = inference.open_run(folder).calibration.temperature
     for row in found:
         before = tested[row["path"].removeprefix(f"{images}/")]
         p = float(before["p_cardiomegaly"])
@@ -146,7 +136,7 @@ def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypa
                 "--neighbours"), (quality, tmp_path / "run", f"--features={folder}")]  # fmt: skip
     for what, records_now in others.items():
         monkeypatch.setattr(
-            trained, "open_task", lambda *_, r=records_now: task._replace(records=r)
+            inference, "open_task", lambda *_, r=records_now: task._replace(records=r)
         )
         for module, *args in commands:
             with pytest.raises(UserError, match=what):
@@ -156,7 +146,7 @@ def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypa
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     del result["fingerprint"]  # a run of an earlier version
     write_json(tmp_path / "run" / "result.json", result)
-    monkeypatch.setattr(trained, "open_task", lambda *_: task)
+    monkeypatch.setattr(inference, "open_task", lambda *_: task)
     command(calibration_main, run)
 
 
@@ -183,7 +173,7 @@ def test_what_is_no_radiograph_is_out_of_distribution(finished):
     for row in noise:
         np.random.default_rng(0).shuffle(row)  # keeps the histogram
     known, unknown = (
-        trained.responder(trained.open_run(folder))(x).ood
+        inference.responder(inference.open_run(folder))(x).ood
         for x in (images, noise.reshape(images.shape))
     )
     label = np.repeat([0, 1], [len(known), len(unknown)])
@@ -193,9 +183,9 @@ def test_what_is_no_radiograph_is_out_of_distribution(finished):
 
 def test_calibration_sees_no_test_image(finished, tmp_path):
     folder, task, _ = finished
-    run = trained.open_run(folder)
+    run = inference.open_run(folder)
     classify = jax.jit(run.method.classify)
-    made, _ = trained.fit_calibration(classify, run.state, task._replace(test=None))
+    made, _ = inference.fit_calibration(classify, run.state, task._replace(test=None))
     calibration.save(tmp_path, made)
     for name in ("calibration.json", "calibration.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -207,7 +197,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
 def test_g_could_copy_what_it_was_trained_on(unlabelled, labels, wanted):
     task = Task(None, labelled="few", unlabelled="all", val=None, test=None)
     config = {"train": {"unlabeled_batch_size": unlabelled}}
-    assert trained.learnt_from(task, config, labels) == wanted
+    assert inference.learnt_from(task, config, labels) == wanted
 
 
 def saved(folder, settings):
@@ -241,11 +231,11 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
     """Two outputs of one function: batched as in training, and image by image as exported."""
     mlp = settings.get("nets") == "mlp"
     method, state = saved(tmp_path, settings)
-    run = trained.open_run(tmp_path)
+    run = inference.open_run(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 1), np.uint8)
     scaled = images.astype(np.float32) / 127.5 - 1
     wanted = jax.nn.softmax(method.classify(state, scaled)[0])
-    answer = trained.responder(run)(images)
+    answer = inference.responder(run)(images)
     np.testing.assert_allclose(answer.probability, wanted, atol=1e-5)
     assert np.isnan(answer.ood).all()
     np.testing.assert_allclose(jax.jit(export.portable(run))(scaled)[0], wanted, atol=1e-5)
@@ -264,7 +254,7 @@ def test_without_classifier_or_generator_it_is_said(tmp_path):
     saved(tmp_path / "dcgan", {"name": "dcgan"})
     saved(tmp_path / "supervised", {"name": "supervised"})
     with pytest.raises(UserError, match="dcgan has no classifier"):
-        trained.responder(trained.open_run(tmp_path / "dcgan"))
+        inference.responder(inference.open_run(tmp_path / "dcgan"))
     with pytest.raises(UserError, match="supervised has no generator"):
         command(sample_lib, f"--workdir={tmp_path / 'supervised'}", f"--out={tmp_path}")
 
@@ -272,7 +262,7 @@ def test_without_classifier_or_generator_it_is_said(tmp_path):
 def test_what_is_no_finished_run_is_refused_in_one_line(tmp_path):
     def refused(match):
         with pytest.raises(UserError, match=match) as error:
-            trained.open_run(tmp_path / "run")
+            inference.open_run(tmp_path / "run")
         assert "\n" not in str(error.value)
 
     saved(tmp_path / "run" / "seed_0", {"name": "supervised"})
@@ -280,7 +270,7 @@ def test_what_is_no_finished_run_is_refused_in_one_line(tmp_path):
     (tmp_path / "run" / "seed_0").rename(tmp_path / "other")
     (tmp_path / "run").rmdir()
     (tmp_path / "other").rename(tmp_path / "run")
-    trained.open_run(tmp_path / "run")
+    inference.open_run(tmp_path / "run")
     weights = max((tmp_path / "run" / "checkpoints").rglob("*"), key=lambda p: p.stat().st_size)
     content = weights.read_bytes()
     weights.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
@@ -323,7 +313,7 @@ def test_samples_say_that_they_are_synthetic(finished, tmp_path):
     assert [f.name for f in files[-2:]] == ["grid.png", "interpolation.png"] and len(files) == 5
     for file in files:
         assert "shows no patient" in Image.open(file).text["Description"]
-    run = trained.open_run(folder)
+    run = inference.open_run(folder)
     wanted = np.asarray(run.method.generate(run.state, run.method.draw_z(jax.random.key(0), 3)))
     pixels = np.asarray(Image.open(files[1]), float)
     assert abs(pixels - (wanted[1, ..., 0] + 1) * 127.5).max() <= 1
@@ -396,7 +386,7 @@ def test_groups_are_reported_each_for_itself():
         blank, label, patient, blank, blank, site, ("a", "b"), (), {"sex": sex, "view": blank}
     )
     reports = card.by_group(probs, found, np.arange(60), 0.5)
-    alone = evaluate.report(probs[:30], label[:30], patient[:30], 0.5)
+    alone = metrics.report(probs[:30], label[:30], patient[:30], 0.5)
     assert reports["site A"] == alone and reports["sex F"]["n"] == 25
     assert set(reports) == {"site A", "site B", "sex F", "sex M"}  # unknown: five are too few
 
@@ -422,11 +412,11 @@ def test_foreign_runtimes_agree_with_predict(form, finished, tmp_path):
     else:
         session = runtime.InferenceSession(tmp_path / "model.onnx")
         call = lambda x: session.run(list(about["outputs"]), {"image": x})  # noqa: E731
-    run = trained.open_run(folder)
+    run = inference.open_run(folder)
     for n in (1, 5):
         images = task.records.image[task.test[:n]]
         probability, ood = call(images.astype(np.float32) / np.float32(127.5) - np.float32(1))
-        wanted = trained.responder(run)(images)
+        wanted = inference.responder(run)(images)
         np.testing.assert_allclose(probability, wanted.probability, atol=1e-5)
         np.testing.assert_allclose(ood, wanted.ood, rtol=1e-3)
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import distributed
+from ssl_gan_jax import processes
 from ssl_gan_jax.data import images, quiet, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.paths import private, user_path
-from ssl_gan_jax.writer import csv_cell
+from ssl_gan_jax.files import csv_cell
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
     from ssl_gan_jax.data.source import Index, Row, SourceBuilder
@@ -228,7 +228,7 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
         logging.info("Waiting for another process, which prepares the same images")
 
     with open(folder / "lock", "w") as file:
-        distributed.lock(file, busy)
+        processes.lock(file, busy)
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)

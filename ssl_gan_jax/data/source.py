@@ -23,7 +23,7 @@ from ssl_gan_jax.data import images, quiet
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Understood
 from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.writer import csv_cell
+from ssl_gan_jax.files import csv_cell
 
 quiet.tensorflow()  # before TFDS imports it with all its noise
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.report import page, rows
-from ssl_gan_jax.writer import atomic_write
+from ssl_gan_jax.files import atomic_write
 
 
 def write(

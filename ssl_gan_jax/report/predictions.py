@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_gan_jax.evaluate import ECE_BINS, csv_cell, log_odds
+from ssl_gan_jax.evaluation.metrics import ECE_BINS, csv_cell, log_odds
 from ssl_gan_jax.report.tables import Table, number
 
 POINTS = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ssl_gan_jax import config as config_lib
 from ssl_gan_jax.config import PLACE
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluate import AT_HALF, METRICS
+from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 
 ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
          "gan_adapted", "dcgan")  # fmt: skip

@@ -39,7 +39,8 @@ def main():
     import jax
     import numpy as np
 
-    from ssl_gan_jax import checkpoint, methods, parallel
+    from ssl_gan_jax.training import checkpoint, devices
+    from ssl_gan_jax import methods
     from ssl_gan_jax.types import Batch
 
     config = chex.get_config(f"method={options.method},size={options.size}")
@@ -51,7 +52,7 @@ def main():
         label=np.arange(b, dtype=np.int32) % 2,
         unlabeled=image(u).astype(np.float32),
     )
-    step = parallel.Devices(1, parallel.data_mesh()).compile(method.train_step)
+    step = devices.Devices(1, devices.data_mesh()).compile(method.train_step)
     state = jax.jit(method.init)(jax.random.key(0), batch)
     size = sum(x.nbytes for x in jax.tree.leaves(state))
 

@@ -18,7 +18,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from ssl_gan_jax import command_line, evaluate, explain, sweep, trained
+from ssl_gan_jax.commands import command_line, sweep
+from ssl_gan_jax.evaluation import explain, metrics
+from ssl_gan_jax import inference
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.sources.phantom import anatomy
 from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
@@ -29,8 +31,8 @@ DIGITS = 1000
 
 def main(args):
     for folder in args.runs:
-        run = trained.open_run(folder)
-        task = trained.task_of(run, args.data_dir)
+        run = inference.open_run(folder)
+        task = inference.task_of(run, args.data_dir)
         if run.config["data"]["name"] == "phantom":
             told = maps(run, task)
         else:
@@ -49,9 +51,9 @@ def run_name(run):
 
 def flag(run, task, data_dir):
     """AUROC of the score, and the share that is flagged, against each kind of other images."""
-    look = jax.jit(functools.partial(trained.outputs, run.method))
-    fitted, _ = trained.fit_calibration(look, run.state, task)
-    respond = trained.responder(run._replace(calibration=fitted))
+    look = jax.jit(functools.partial(inference.outputs, run.method))
+    fitted, _ = inference.fit_calibration(look, run.state, task)
+    respond = inference.responder(run._replace(calibration=fitted))
     xrays = task.records.image[task.test]
     known = respond(xrays).ood
     told = {"test": len(known), "false_alarms": float((known > 1).mean())}
@@ -97,9 +99,9 @@ def maps(run, task):
         averaged = gradient.mean((1, 2), keepdims=True)
         return [jax.nn.relu((g * a).sum(-1)) for g in (gradient, averaged)]
 
-    found = evaluate.batched(jax.jit(both), task.records.image[task.test], trained.BATCH)
-    probability = trained.responder(run)(task.records.image[task.test]).probability
-    called = evaluate.decide(probability, run.calibration.threshold()) == 1
+    found = metrics.batched(jax.jit(both), task.records.image[task.test], inference.BATCH)
+    probability = inference.responder(run)(task.records.image[task.test]).probability
+    called = metrics.decide(probability, run.calibration.threshold()) == 1
     told = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
     for name, heat in zip(("hirescam", "gradcam"), found, strict=True):
         large = np.stack([explain.enlarge(one, data["size"]) for one in heat])

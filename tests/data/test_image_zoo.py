@@ -21,7 +21,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
-from ssl_gan_jax import predict
+from ssl_gan_jax.commands import predict
 from ssl_gan_jax.data import records, source
 from ssl_gan_jax.data.images import files_in, read_header, read_image
 from ssl_gan_jax.data.pixels import MAX_PIXELS, UnreadableImage, check_jpeg

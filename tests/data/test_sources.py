@@ -12,7 +12,7 @@ from absl import logging
 from made import dicom
 from PIL import Image
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.data import images, records, source, tables
 from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
 from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14

@@ -13,7 +13,7 @@ from ssl_gan_jax.data import layouts, names
 from ssl_gan_jax.data.images import files_in
 from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.writer import write_json, write_png
+from ssl_gan_jax.files import write_json, write_png
 
 FILES = [f"deep er/Bild-{letter}{i}.png" for i, letter in enumerate("äöüéñabcdefg")]
 SPELLINGS = {

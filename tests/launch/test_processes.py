@@ -72,20 +72,20 @@ JOIN = """
 import os
 from ssl_gan_jax import distributed
 from ssl_gan_jax.errors import UserError
-distributed.start("auto")
+processes.start("auto")
 import jax
 print("joined", jax.process_count(), jax.process_index(), flush=True)
-distributed.wait()
-distributed.check_same("seed", 1)
+processes.wait()
+processes.check_same("seed", 1)
 try:
-    distributed.check_same("seed", jax.process_index())
+    processes.check_same("seed", jax.process_index())
 except UserError as error:
     print(error, flush=True)
-assert distributed.from_first(jax.process_index) == "0"
-distributed.wait()
-if not distributed.is_first():
+assert processes.from_first(jax.process_index) == "0"
+processes.wait()
+if not processes.is_first():
     {end}
-distributed.wait()
+processes.wait()
 """
 
 
@@ -125,8 +125,8 @@ def test_one_that_fails_or_is_killed_ends_all_and_is_named(end, code, cause):
 
 @pytest.mark.parametrize("mode", ["on", "localhost", "localhost:1,2,2", "localhost:1,2"])
 def test_a_wrong_mode_is_refused(mode):
-    from ssl_gan_jax import distributed
+    from ssl_gan_jax import processes
     from ssl_gan_jax.errors import UserError
 
     with pytest.raises(UserError, match="write off, auto or HOST:PORT,n,i"):
-        distributed.start(mode)
+        processes.start(mode)

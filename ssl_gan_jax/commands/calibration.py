@@ -13,7 +13,9 @@ import argparse
 
 import jax
 
-from ssl_gan_jax import calibration, command_line, trained
+from ssl_gan_jax.evaluation import calibration
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax import inference
 from ssl_gan_jax.errors import UserError
 
 PARSER = command_line.parser("calibration", __doc__)
@@ -23,13 +25,13 @@ PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar=
 
 def main(args: argparse.Namespace) -> None:
     """Writes both files, and says how far calibration was off."""
-    run = trained.open_run(args.workdir)
-    trained.needs(run, "classifier")
-    task = trained.task_of(run, args.data_dir)
+    run = inference.open_run(args.workdir)
+    inference.needs(run, "classifier")
+    task = inference.task_of(run, args.data_dir)
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
     classify = jax.jit(run.method.classify)
-    made, _ = trained.fit_calibration(classify, run.state, task)
+    made, _ = inference.fit_calibration(classify, run.state, task)
     calibration.save(run.workdir, made)
     command_line.tell(args.json, temperature=made.temperature, **made.validation)
 

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import calibration, checkpoint, evaluate, methods
+from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax import methods
 from ssl_gan_jax.data.task import Task, changes, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
 BATCH = 64  # images in a call: the last one is padded, so that one program serves all
-FIT = 1000  # training images that say what is familiar; more change little
 
 
 class Trained(NamedTuple):
@@ -105,7 +106,7 @@ def responder(run: Trained) -> Callable[[np.ndarray], Answer]:
     compiled = jax.jit(lambda images: respond(run, images))
 
     def answer(images: np.ndarray) -> Answer:
-        logits, ood = evaluate.batched(compiled, images, BATCH)
+        logits, ood = metrics.batched(compiled, images, BATCH)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
         return Answer(calibration.tempered(logits, 1.0), ood)
@@ -120,26 +121,6 @@ def needs(run: Trained, part: str) -> None:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
 
 
-def fit_calibration(
-    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
-) -> tuple[calibration.Calibration, np.ndarray]:
-    """By the validation images of `task`, of which there must be some; and their logits [V,K].
-
-    `classify` is a method's, jitted. A fifth of the training images is held out of what
-    counts as familiar and joins the validation images in saying how far that reaches.
-    """
-    compiled = functools.partial(classify, state)
-    image, rows = task.records.image, np.union1d(task.labelled, task.unlabelled)
-    if len(rows) > FIT:
-        rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
-    logits, features = evaluate.batched(compiled, image[task.val], BATCH)
-    _, known = evaluate.batched(compiled, image[rows], BATCH)
-    held = np.arange(len(rows)) % 5 == 4
-    familiar = None
-    if len(rows) >= 5:
-        familiar = calibration.fit_familiar(known[~held], np.concatenate([known[held], features]))
-    label, patient = task.records.label[task.val], task.records.patient[task.val]
-    return calibration.fit(logits, label, patient, familiar), logits
 
 
 def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
@@ -177,13 +158,3 @@ def check_data(
         )
 
 
-def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
-    """Rows of the images that G could copy: all of training, or the labelled if it saw no others.
-
-    `labels`: whether the method uses labels; one that does not learns from all images as they are.
-    """
-    if labels and not config["train"]["unlabeled_batch_size"]:
-        return task.labelled
-    if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
-        return np.union1d(task.labelled, task.unlabelled)
-    return task.unlabelled

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from ssl_gan_jax import command_line, distributed
-from ssl_gan_jax.command_line import CONFIG, JSON, WORKDIR
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax import processes
+from ssl_gan_jax.commands.command_line import CONFIG, JSON, WORKDIR
 from ssl_gan_jax.errors import Stopped
 
 flags.adopt_module_key_flags(command_line)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         result = train.run(CONFIG.value, WORKDIR.value, stop=command_line.on_signal())
     except Stopped as stopped:
         logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
-        return distributed.STOP_CODE
+        return processes.STOP_CODE
     for one in result.get("runs", [result]):
         if one["test"]:
             scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
                 if s["value"] is not None and s["low"] is not None
             )
             logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
-    if distributed.is_first():
+    if processes.is_first():
         from ssl_gan_jax import report  # here: its figures' library takes its time to load
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))

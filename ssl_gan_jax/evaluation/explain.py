@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluate import batched
-from ssl_gan_jax.trained import BATCH, Trained, needs
+from ssl_gan_jax.evaluation.metrics import batched
+from ssl_gan_jax.inference import BATCH, Trained, needs
 from ssl_gan_jax.types import Array, Method, TrainState
 
 

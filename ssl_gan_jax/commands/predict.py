@@ -26,12 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from ssl_gan_jax import command_line, evaluate, explain, paths, trained
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.evaluation import explain, metrics
+from ssl_gan_jax import inference, paths
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.trained import Answer, Trained
-from ssl_gan_jax.writer import atomic_write, write_png
+from ssl_gan_jax.inference import Answer, Trained
+from ssl_gan_jax.files import atomic_write, write_png
 
 CHUNK = 256  # images in memory at a time
 
@@ -87,7 +89,7 @@ def read(
 
 def rows(run: Trained, paths: Sequence[str], answer: Answer, threshold: float) -> list[dict]:
     """One JSON-ready row an image, as the columns of the CSV file."""
-    called = evaluate.decide(answer.probability, threshold)
+    called = metrics.decide(answer.probability, threshold)
     return [
         {
             "path": path,
@@ -115,7 +117,7 @@ def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
         out.writeheader()
         for row in table:
             out.writerow(
-                {k: evaluate.csv_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+                {k: metrics.csv_cell(v) if isinstance(v, str) else v for k, v in row.items()}
             )
 
 
@@ -161,9 +163,9 @@ def main(args: argparse.Namespace) -> int:
     files = find(args.images)
     out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
     check_outputs(out, args.explain, files)
-    run = trained.open_run(args.workdir)
+    run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
-    respond = trained.responder(run)
+    respond = inference.responder(run)
     heat = explain.explainer(run) if args.explain else None
     if run.calibration.familiar is None:
         print(

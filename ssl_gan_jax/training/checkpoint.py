@@ -13,7 +13,7 @@ just written, and leaves them out. So it is given another path to such a folder,
 a step holds is read back before the manifest vouches for it.
 
 The state is stored flat, as `{path in the tree: array}`, and takes its containers from the state
-that it is restored into. On several processes (`distributed.start`) every one makes the same calls,
+that it is restored into. On several processes (`processes.start`) every one makes the same calls,
 over one shared folder; the first checks, writes the manifest and renames.
 """
 
@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from ssl_gan_jax import distributed
+from ssl_gan_jax import processes
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import PyTree
 
@@ -75,7 +75,7 @@ class Saver:
         self.wait()
         part = self.folder / f"{step}.tmp"
         with _named_errors(self.folder, step):
-            if distributed.is_first():  # the others wait for it within Orbax's `save`
+            if processes.is_first():  # the others wait for it within Orbax's `save`
                 clean(self.folder)
                 part.mkdir(parents=True)
             plain = self._plain.enter_context(_plain(self.folder)) / part.name
@@ -103,7 +103,7 @@ class Saver:
         with _named_errors(self.folder, body["step"]):
             self._orbax.wait_until_finished()  # on all processes
             self._plain.close()
-            if not distributed.is_first():
+            if not processes.is_first():
                 return
             if missing := sorted(names - _stored(part / "state")):
                 raise OSError(f"{missing[0]} is not there when it is read back")
@@ -152,14 +152,14 @@ def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] |
             )
         return -1
 
-    step = int(distributed.from_first(newest_sound))
+    step = int(processes.from_first(newest_sound))
     return None if step < 0 else _load(folder / str(step), like)
 
 
 def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Checkpoint `step`, such as the best one, as `restore` gives it. UserError if not sound."""
     path = Path(folder).absolute() / str(step)
-    if fault := distributed.from_first(lambda: _fault(path) or ""):
+    if fault := processes.from_first(lambda: _fault(path) or ""):
         raise UserError(
             f"{path}: {fault}; bring back a copy of it, or train anew in another folder (here are "
             f"the steps {steps(folder)})"
@@ -238,7 +238,7 @@ def _named_errors(folder: Path, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if distributed.is_first():
+        if processes.is_first():
             with contextlib.suppress(OSError):
                 clean(folder)
         code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say errno

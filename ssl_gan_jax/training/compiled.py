@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_gan_jax import methods, parallel
+from ssl_gan_jax import methods
+from ssl_gan_jax.training import devices
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
 
 class Programs(NamedTuple):
     """The functions of one method, jitted, for a number of runs that train as one."""
 
-    devices: parallel.Devices
+    devices: devices.Devices
     init: Callable[[Array, Batch], TrainState]  # of one run, as `classify` and `generate` are
     one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -39,7 +40,7 @@ def programs(
       UserError: a setting of the method is wrong, or the batches do not divide.
     """
     method = methods.build(dict(settings))
-    devices = parallel.Devices(n, parallel.data_mesh(*divided) if divided else None)
+    devices = devices.Devices(n, devices.data_mesh(*divided) if divided else None)
 
     def train_step(state, raw):
         return method.train_step(state, to_float(raw))

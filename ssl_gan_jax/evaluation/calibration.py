@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_gan_jax import evaluate
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.writer import atomic_write, write_json
+from ssl_gan_jax.files import atomic_write, write_json
 
 DIRECTIONS = 16  # main directions of the features
 QUANTILE = 0.99  # of familiar images that are not flagged
@@ -96,10 +96,10 @@ def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
 
     "sensitivity=X": the highest at which at least X of the positives are called positive;
     "specificity=X": the lowest at which at least X of the negatives are called negative;
-    "youden": `evaluate.choose_threshold`. All lie midway between two neighbouring scores.
+    "youden": `metrics.choose_threshold`. All lie midway between two neighbouring scores.
     """
     if point == "youden" or len(np.unique(label)) < 2:
-        return evaluate.choose_threshold(probs, label)
+        return metrics.choose_threshold(probs, label)
     kind, _, target = point.partition("=")
     score = probs[:, 1]
     edges = np.concatenate([[0.0], np.unique(score), [1.0]])
@@ -126,7 +126,7 @@ def operating_points(
     probs, points = tempered(logits, 1.0), {}
     for name in POINTS:
         raw = choose_threshold(probs, label, name)
-        report = evaluate.report(probs, label, patient, raw)
+        report = metrics.report(probs, label, patient, raw)
         with np.errstate(divide="ignore"):
             at = tempered(np.log([[1 - raw, raw]]), temperature)[0, 1] if raw < 1 else raw
         points[name] = {
@@ -164,8 +164,8 @@ def fit(
     validation = {
         "n": len(label),
         "patients": len(np.unique(patient)),
-        "ece_before": evaluate.metrics(tempered(logits, 1.0), label)["ece"],
-        "ece": evaluate.metrics(tempered(logits, temperature), label)["ece"],
+        "ece_before": metrics.metrics(tempered(logits, 1.0), label)["ece"],
+        "ece": metrics.metrics(tempered(logits, temperature), label)["ece"],
     }
     return Calibration(temperature, points, familiar, validation)
 

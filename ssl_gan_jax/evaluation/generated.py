@@ -1,32 +1,22 @@
-"""How good are G's images, and are they copies? Distances to real images.
+"""How good are generated images, and are they copies? Distances to real images."""
 
-    python -m ssl_gan_jax.quality --features=REFERENCE RUN [RUN ...]
-
-writes `quality.json` into each RUN: the Fréchet distance of G's samples to validation images in the
-features of REFERENCE, a run whose classifier was trained on all labels of the same data at the
-same size. This is the CXR-feature distance, not FID, whose features are of photographs: compare it
-under one REFERENCE only. `report` shows it. Exit codes: 0 done, 2 bad input.
-"""
-
-import argparse
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from scipy import fft
 
-from ssl_gan_jax import command_line
-from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.trained import Trained, learnt_from, needs, open_run, task_of
-from ssl_gan_jax.writer import write_json
 
-SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
 COMPARED = 500  # validation images that samples are compared with: more change little
+
+
 SIDE = 16  # of the small images that choose whom to compare pixel by pixel
+
+
 CHOSEN = 8  # training images that each image is compared with pixel by pixel
+
+
 BLOCK = 64  # images that are compared at once: bounds the memory
 
 
@@ -175,64 +165,3 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     roots = np.sqrt(np.maximum(np.linalg.eigvals(s_a @ s_b).real, 0))
     gap = a.mean(axis=0) - b.mean(axis=0)
     return float(gap @ gap + np.trace(s_a) + np.trace(s_b) - 2 * roots.sum())
-
-
-def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
-    """The CXR-feature distances of the run in `workdir`, by the classifier of `reference`.
-
-    All are to the validation images, which no G has seen (of one class, if G learnt one only).
-
-    Returns:
-      `feature_distance` of the samples, and `feature_distance_of_training` of the images that G
-      learnt from: what a G that copies would get.
-
-    Raises:
-      UserError: no finished run, no generator, fewer than two images to compare with, images of
-        another size, or a reference without convolutions.
-    """
-    run = open_run(workdir)
-    needs(run, "generator")
-    if run.config["data"]["size"] != reference.config["data"]["size"]:
-        raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
-    task = task_of(run)
-    seen = learnt_from(task, run.config, bool(run.method.classify))
-    if min(len(seen), len(task.val)) < 2:
-        raise UserError(f"{workdir}: needs two training and two validation images or more")
-    z = run.method.draw_z(jax.random.key(1), SAMPLES)
-    fake = jax.jit(run.method.generate)(run.state, z)
-    classify = jax.jit(lambda x: reference.method.classify(reference.state, x)[1])
-
-    def features(x: np.ndarray) -> np.ndarray:
-        maps = np.concatenate([classify(x[i : i + 200]) for i in range(0, len(x), 200)])
-        if maps.shape[1] % 16:
-            raise UserError(f"{reference.workdir}: its network has no last map of 4x4")
-        return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map
-
-    def real(rows: np.ndarray) -> np.ndarray:
-        return features(task.records.image[rows].astype(np.float32) / 127.5 - 1)
-
-    unseen = real(task.val)
-    return {
-        "feature_distance": frechet(features(np.asarray(fake)), unseen),
-        "feature_distance_of_training": frechet(real(seen), unseen),
-    }
-
-
-PARSER = command_line.parser("quality", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=command_line.path("RUN"), metavar="RUN",
-                    help="folder of a finished run")  # fmt: skip
-PARSER.add_argument("--features", type=command_line.path("--features"), required=True,
-                    metavar="REFERENCE", help="of whose classifier")  # fmt: skip
-
-
-def main(args: argparse.Namespace) -> None:
-    """Measures each run that `args` names."""
-    reference = open_run(args.features)
-    for workdir in args.runs:
-        scores = {**measure(workdir, reference), "reference": reference.workdir.name}
-        write_json(workdir / "quality.json", scores)
-        command_line.tell(args.json, run=str(workdir), **scores)
-
-
-if __name__ == "__main__":
-    command_line.command(main, PARSER)

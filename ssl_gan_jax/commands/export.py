@@ -21,12 +21,13 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from ssl_gan_jax import command_line, trained
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax import inference
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.nets import convolution
-from ssl_gan_jax.trained import Trained
+from ssl_gan_jax.inference import Trained
 from ssl_gan_jax.types import Array
-from ssl_gan_jax.writer import atomic_write, user_error, write_json
+from ssl_gan_jax.files import atomic_write, user_error, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -37,11 +38,11 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
     Traced here for one image, and mapped over the batch: B then may be symbolic, and converters
     see neither Flax modules nor the form of the convolution that is for CPUs alone.
     """
-    trained.needs(run, "classifier")
+    inference.needs(run, "classifier")
     size = run.config["data"]["size"]
 
     def one(images: Array) -> tuple[Array, Array]:
-        logits, ood = trained.respond(run, images)
+        logits, ood = inference.respond(run, images)
         return jax.nn.softmax(logits), ood
 
     with convolution.form("xla"):
@@ -162,7 +163,7 @@ PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", fo
 
 def main(args: argparse.Namespace) -> None:
     """Writes the model and preprocessing.json."""
-    run = trained.open_run(args.workdir)
+    run = inference.open_run(args.workdir)
     out = args.out or command_line.output("--out", folder=True)(str(run.workdir / "export"))
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))

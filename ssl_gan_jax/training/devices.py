@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ssl_gan_jax import distributed
+from ssl_gan_jax import processes
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Batch, Metrics, PyTree, TrainState
 
@@ -81,7 +81,7 @@ class Devices:
     ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """Compiles a train step, or several steps as one; the state given to it is used up."""
         jitted = jax.jit(step if self.n == 1 else over_replicas(step, self.mesh), donate_argnums=0)
-        if distributed.is_alone():
+        if processes.is_alone():
             return jitted
 
         compiled = []
@@ -89,7 +89,7 @@ class Devices:
         def call(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             if not compiled:
                 compiled.append(jitted.lower(state, batch).compile())
-                distributed.wait()  # on CPUs a collective waits 30 s for the others, no longer
+                processes.wait()  # on CPUs a collective waits 30 s for the others, no longer
             return compiled[0](state, batch)
 
         return call

@@ -29,10 +29,11 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ssl_gan_jax import command_line, distributed
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax import processes
 from ssl_gan_jax.config import PLACE, TOGETHER, cell_of, check_key, flat, settle
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
-from ssl_gan_jax.writer import clock
+from ssl_gan_jax.training.progress import clock
 
 flags.adopt_module_key_flags(command_line)
 _SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
@@ -154,7 +155,7 @@ def run_all(
         except Stopped:
             raise
         except Exception as error:  # whatever ails this cell, the others shall be trained
-            if not distributed.is_alone():
+            if not processes.is_alone():
                 raise  # the other processes may be in the midst of this cell: all start again
             if len(group) > 1:
                 logging.warning("%s; its cells go on one by one", error)
@@ -203,7 +204,7 @@ def _shard(text: str) -> slice:
 
 
 def _state(workdir: Path) -> str:
-    from ssl_gan_jax import checkpoint
+    from ssl_gan_jax.training import checkpoint
 
     if (workdir / "result.json").exists():
         return "finished"
@@ -259,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
         failed = list(run_all(todo, train_cells))
     except Stopped as stopped:
         logging.info("%s; the same command goes on from there", stopped)
-        return distributed.STOP_CODE
+        return processes.STOP_CODE
     for cell, reason in failed:
         logging.error("failed: %s: %s", cell.name, reason)
     return int(bool(failed))

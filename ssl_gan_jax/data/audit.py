@@ -1,18 +1,4 @@
-"""Looks at a data set before anything is trained on it.
-
-    python -m ssl_gan_jax.audit --config=configs/folder.py --config.data.dir=DIR --workdir=OUT
-
-Takes the flags of `ssl_gan_jax.main`. Says how the data were read and what was left out. Writes
-OUT/audit.json (counts; unreadable, constant and
-duplicate images; patients in two splits; sizes, bit depths, burned-in annotation), OUT/sheet.png
-(images as networks see them, a row or more for each split and class) and OUT/duplicates.png (pairs
-side by side). All name images by file, none by patient. Exit codes: 0 nothing leaks; 1 a patient,
-or exactly the same image, is in two splits; 2 bad input.
-
-Exact duplicates are equal once prepared, whatever their files. Near ones are found by perceptual
-hash and confirmed by correlation: the same image coded, sized or brightened otherwise, but not
-cropped or shifted.
-"""
+"""What is odd in a data set: duplicates, patients in two splits, unreadable and constant images."""
 
 import collections
 import contextlib
@@ -20,60 +6,32 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 from absl import flags, logging
 from PIL import Image
-
-from ssl_gan_jax import command_line
-from ssl_gan_jax.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
 from ssl_gan_jax.data.task import divide, load, understood
-from ssl_gan_jax.paths import private
-from ssl_gan_jax.writer import grid, write_json, write_png
-
-flags.adopt_module_key_flags(command_line)
+from ssl_gan_jax.files import grid, write_json, write_png
 
 HASH_DISTANCE, CORRELATION = 6, 0.99  # of near duplicates: at most, at least
+
+
 COLUMNS, ROWS, PAIRS = 16, 2, 64  # of the sheets
+
+
 LISTED = 1000  # of anything, at most
+
+
 NEAR = 20_000  # pairs of near duplicates that are kept, within splits and across
+
+
 COMPARED = 2**22  # pixels that are compared at a time
 
+
 Pairs = np.ndarray  # [P,2] indices of images
-
-
-def main(argv: Sequence[str]) -> int:
-    """Writes the audit and returns the exit code."""
-    command_line.check_flags(argv)
-    data, out = CONFIG.value.data, Path(WORKDIR.value)
-    found = load({**data, "max_unreadable": 1.0})
-    split = divide(found, data)
-    report, pairs = audit(found, split)
-    report["understood"] = understood(found)
-    report["warnings"] = list(found.understood.warnings)
-    listing = records.list_source(data.name, data.dir or None, **dict(data.options))
-    if len(listing.files) == len(listing.rows):  # else the images are no files
-        report |= headers(listing.files)
-    write_json(out / "audit.json", report)
-    chosen = sheet(found, split)
-    black = (chosen < 0)[:, None, None, None]
-    shown = np.where(black, -1, found.image[chosen] / 127.5 - 1)
-    with private():  # it shows patients, as do the duplicates
-        write_png(out / "sheet.png", grid(shown, COLUMNS))
-    if len(pairs):
-        shown = found.image[pairs[:PAIRS].ravel()] / 127.5 - 1
-        with private():
-            write_png(out / "duplicates.png", grid(shown, COLUMNS))
-    for line in summary(report):
-        logging.info("%s", line)
-    logging.info("%s/audit.json, sheet.png", out)
-    if command_line.JSON.value:
-        command_line.tell(True, **report)
-    return 1 if report["leaks"] else 0
 
 
 def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
@@ -238,7 +196,3 @@ def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str],
         name = found.classes[int(label)] if int(label) >= 0 else "unlabelled"
         rows = np.flatnonzero((keys == (site, part, label)).all(axis=1))
         yield {"site": site, "split": part, "class": name}, rows
-
-
-if __name__ == "__main__":
-    command_line.cli(main)

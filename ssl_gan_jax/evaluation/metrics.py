@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.writer import atomic_write, csv_cell
+from ssl_gan_jax.files import atomic_write, csv_cell
 
 METRICS = (
     "accuracy",

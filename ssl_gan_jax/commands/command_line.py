@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import config as config_lib
-from ssl_gan_jax import distributed, paths
+from ssl_gan_jax import paths, processes
 from ssl_gan_jax.errors import UserError
 
 MISSING = "{} is missing; try --help"
@@ -32,7 +32,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made 
 JSON = flags.DEFINE_bool("json", False, "Prints what came out as JSON on stdout; the log: stderr.")
 DISTRIBUTED = flags.DEFINE_string(
     "distributed",
-    distributed.MODE,
+    processes.MODE,
     "One run on several processes: off; auto, as TPU, SLURM or Kubernetes say; HOST:PORT,n,i.",
 )
 
@@ -92,8 +92,8 @@ def on_signal() -> Callable[[], bool]:
 
     On several processes, whether it has come to any of them, at the same call on all.
     """
-    if not distributed.is_alone():
-        return distributed.stop_together()
+    if not processes.is_alone():
+        return processes.stop_together()
     came = []
 
     def handler(number: int, _: object) -> None:
@@ -116,7 +116,7 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     Raises:
       UserError: JAX finds no device, such as one that JAX_PLATFORMS names.
     """
-    distributed.start(mode)
+    processes.start(mode)
 
     import jax
 
@@ -212,7 +212,7 @@ def cli(main: Callable[[Sequence[str]], int | None]) -> None:
     handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
     code, cause = ending(lambda: app.run(main, flags_parser=parse_flags))
     if cause:
-        distributed.fail(cause, code)
+        processes.fail(cause, code)
     sys.exit(code)
 
 

@@ -1,29 +1,23 @@
-"""Writes a run's model card: what it was trained on, how good it is, what it is not for.
+"""A run's model card: what it was trained on, how good it is, what it is not for."""
 
-    python -m ssl_gan_jax.card --workdir=RUN
-
-Writes MODEL_CARD.md and model_card.json into the run's folder, from its config.json, result.json
-and, where there is one, calibration.json; training does so at its end. It needs no data and no
-checkpoint. Exit codes: 0 done, 2 bad input.
-"""
-
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ssl_gan_jax import inference
+from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.evaluation.calibration import Calibration
+from ssl_gan_jax.evaluation.groups import SMALLEST
+from ssl_gan_jax.files import atomic_write, write_json
+from ssl_gan_jax.report.markdown import markdown_table, plain
 
-from ssl_gan_jax import calibration, command_line, evaluate, trained
-from ssl_gan_jax.calibration import Calibration
-from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.task import Task
-from ssl_gan_jax.writer import atomic_write, markdown_table, plain, write_json
 
 USE = (
     "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
     "medical device, was tested on the images below alone, and must not inform the care of anybody."
 )
+
+
 WARNINGS = (
     "Generated X-rays are synthetic: they show no patient, and nothing may be concluded from them "
     "about one. A generator may also repeat or blend training images: do not publish its images as "
@@ -35,52 +29,6 @@ WARNINGS = (
     "The out-of-distribution score recognises what is no chest X-ray, or turned or inverted. It "
     "does not recognise every mirrored image or other hospital.",
 )
-SMALLEST = 10  # images of a group that is reported: of fewer the scores say nothing
-
-
-def splits(task: Task) -> dict[str, dict[str, Any]]:
-    """Images, patients and images a class of each part of `task`, by site where there are several.
-
-    JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
-    images that a run may not see are not counted.
-    """
-    records, told = task.records, {}
-    parts = {
-        "labelled": task.labelled,
-        "unlabelled": task.unlabelled,
-        "validation": task.val,
-        "test": task.test,
-    }
-    for name, rows in parts.items():
-        told[name] = {"images": len(rows), "patients": None}
-        if records.understood.by_patient:
-            told[name]["patients"] = len(np.unique(records.patient[rows]))
-        if name != "unlabelled":
-            of = records.label[rows]
-            told[name]["classes"] = {c: int((of == k).sum()) for k, c in enumerate(records.classes)}
-        sites, count = np.unique(records.site[rows], return_counts=True)
-        if len(np.unique(records.site)) > 1:
-            told[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))
-    return told
-
-
-def by_group(
-    probs: np.ndarray, records: Records, rows: np.ndarray, threshold: float
-) -> dict[str, dict[str, Any]]:
-    """`evaluate.report` of subgroups of the images `rows` [N], as "sex F"; `probs` is [N,K].
-
-    By site and whatever else the source's table says (sex, age, view); groups of SMALLEST or more.
-    """
-    reports = {}
-    for kind, values in {"site": records.site, **records.groups}.items():
-        of = values[rows]
-        names, count = np.unique(of, return_counts=True)
-        for name in names[count >= SMALLEST] if len(names) > 1 else ():
-            at = of == name
-            label, patient = records.label[rows][at], records.patient[rows][at]
-            key = f"{kind} {name or 'unknown'}"
-            reports[key] = evaluate.report(probs[at], label, patient, threshold)
-    return reports
 
 
 def describe(
@@ -134,14 +82,14 @@ def render(card: Mapping[str, Any]) -> str:
     parts += ["## Metrics"]
     if scores:
         rows = [
-            [k, s["n"], *(_interval(s[m]) for m in evaluate.METRICS)] for k, s in scores.items()
+            [k, s["n"], *(_interval(s[m]) for m in metrics.METRICS)] for k, s in scores.items()
         ]
         parts += [
             _positive(result["classes"])
             + f"With 95 % intervals from a bootstrap over {unit}s, which say nothing about other "
             "seeds. Validation chose weights and threshold, so its own scores are optimistic. "
             f"Subgroups are those of the data's own tables, of {SMALLEST} images or more.",
-            *markdown_table(["images of", "n", *evaluate.METRICS], rows),
+            *markdown_table(["images of", "n", *metrics.METRICS], rows),
         ]
     else:
         parts += ["None: this run has no classifier, or was not tested."]
@@ -171,7 +119,7 @@ def render(card: Mapping[str, Any]) -> str:
 
 def write_card(workdir: Path) -> None:
     """Writes both files into a finished run's folder. Raises UserError if it is none."""
-    config, result = trained.read(workdir)
+    config, result = inference.read(workdir)
     card = describe(config, result, calibration.load(workdir))
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:
@@ -197,15 +145,3 @@ def _interval(score: Mapping[str, float | None]) -> str:
 
 def _counts(counts: Mapping[str, int] | None) -> str:
     return ", ".join(f"{n} {name}" for name, n in (counts or {}).items()) or "–"
-
-
-def main(args: argparse.Namespace) -> None:
-    """Writes the card."""
-    write_card(args.workdir)
-    command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
-
-
-PARSER = command_line.parser("card", __doc__)
-
-if __name__ == "__main__":
-    command_line.command(main, PARSER)

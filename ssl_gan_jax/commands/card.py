@@ -1,0 +1,25 @@
+"""Writes a run's model card: what it was trained on, how good it is, what it is not for.
+
+    python -m ssl_gan_jax.card --workdir=RUN
+
+Writes MODEL_CARD.md and model_card.json into the run's folder, from its config.json, result.json
+and, where there is one, calibration.json; training does so at its end. It needs no data and no
+checkpoint. Exit codes: 0 done, 2 bad input.
+"""
+
+import argparse
+
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.report.card import write_card
+
+
+def main(args: argparse.Namespace) -> None:
+    """Writes the card."""
+    write_card(args.workdir)
+    command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
+
+
+PARSER = command_line.parser("card", __doc__)
+
+if __name__ == "__main__":
+    command_line.command(main, PARSER)

@@ -1,0 +1,1 @@
+"""What a classifier and a generator are worth: scores, calibration, explanations, copies."""

@@ -1,0 +1,98 @@
+"""Files that are written whole or not at all: text, JSON, PNG; and tiles of images."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ssl_gan_jax.data.outputs import MARK
+from ssl_gan_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: str | Path, mode: str = "w", newline: str | None = None
+) -> Iterator[IO[Any]]:
+    """A file to write that takes the place of `path` at the end: a reader sees old or new, whole.
+
+    Of several that write `path` at once, the last to end stays. Leaves `path` as it was when the
+    block raises. Text is UTF-8; what cannot be encoded, such as a file name of other bytes, is
+    written with backslashes. Raises UserError where it cannot be written.
+    """
+    path = Path(path)
+    # A name of its own: two processes that write one file must not write into each other's.
+    part = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+    try:
+        with user_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, mode, newline=newline, encoding=encoding, errors=errors) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def user_error(path: str | Path) -> Iterator[None]:
+    """Turns an OSError of the block (disk full, read-only, ...) into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write ({error.strerror or error}); free some space, make it writable "
+            "or choose another --workdir"
+        ) from error
+
+
+def write_json(path: str | Path, obj: Any) -> None:  # noqa: ANN401
+    """Writes `obj` as JSON, atomically. Raises ValueError for NaN, UserError for the disk."""
+    text = json.dumps(obj, indent=2, allow_nan=False)  # before the file is touched
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def write_png(path: str | Path, pixels: np.ndarray, about: Mapping[str, str] | None = None) -> None:
+    """Writes uint8 [h,w] or [h,w,3], atomically, with the texts `about` it as metadata.
+
+    Each picture says that this program made it, so that none is ever taken for a film.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in {"Software": MARK, **(about or {})}.items():
+        info.add_text(key, value)
+    with atomic_write(path, "wb") as file:
+        Image.fromarray(pixels).save(file, format="png", pnginfo=info)
+
+
+def csv_cell(cell: str) -> str:
+    """The text as a spreadsheet will show it, and not take it for a formula."""
+    cell = str(cell)
+    if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        cell = f"'{cell}"
+    return cell.replace("\r", " ")  # csv quotes a line feed, but not this
+
+
+def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Tiles `images` `[n,H,W,1]` in [-1,1] into one uint8 `[h,w]`, `columns` to a row."""
+    pixels = np.clip(np.rint((np.asarray(images, np.float32)[..., 0] + 1) * 127.5), 0, 255)
+    count, height, width = pixels.shape
+    rows = -(-count // columns)
+    # A gap after each tile but the last: paste into larger cells, then cut the final gap off.
+    cells = np.zeros((rows * columns, height + gap, width + gap), np.uint8)
+    cells[:count, :height, :width] = pixels
+    sheet = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    return sheet.reshape(rows * (height + gap), -1)[: rows * (height + gap) - gap, : -gap or None]

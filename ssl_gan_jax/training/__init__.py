@@ -1,0 +1,1 @@
+"""One training run: its data, compiled steps, checkpoints, log and result."""

@@ -1,0 +1,89 @@
+"""A run's folder: whose it is, who holds it, and whether what it holds may be gone on with."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import ml_collections
+from absl import logging
+
+from ssl_gan_jax import processes
+from ssl_gan_jax.config import PROLONG, differences
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.files import user_error
+from ssl_gan_jax.training import checkpoint
+
+
+@contextlib.contextmanager
+def lock_folder(workdir: Path) -> Iterator[None]:
+    """Holds the run folder, which it makes: two processes would write each other's files.
+
+    Where there are no locks on folders (see `processes.lock`) it holds nothing.
+
+    Raises:
+      UserError: another process holds it, or it cannot be made.
+    """
+
+    def busy() -> NoReturn:
+        raise UserError(
+            f"{workdir}: another process trains there; wait for it, stop it (SIGTERM saves), or "
+            "choose another --workdir"
+        )
+
+    with user_error(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # Windows opens no folders
+            folder = os.open(workdir, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            processes.lock(folder, busy)
+        yield
+
+
+def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> bool:
+    """Refuses a folder that holds another config's run, or nobody knows whose.
+
+    Returns:
+      Whether its run is to have another number of steps than before, and all else is the same.
+
+    Raises:
+      UserError: names the keys that differ; or there are checkpoints without a config.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        if checkpoint.steps(workdir / "checkpoints"):
+            raise UserError(
+                f"{workdir} holds checkpoints, but no config.json that says of what; bring it back "
+                "or choose another --workdir"
+            )
+        return False
+    try:
+        old = json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is not JSON; choose another --workdir") from None
+    changed = differences(old, config.to_dict())
+    if any(change.partition(":")[0] not in PROLONG for change in changed):
+        raise UserError(
+            f"{workdir} holds another run ({'; '.join(changed)}); choose another --workdir"
+        )
+    return bool(changed)
+
+
+def set_result_aside(workdir: Path, goes_on: bool) -> None:
+    """Makes a finished run an unfinished one: result.json becomes result.STEPS.json.
+
+    Raises:
+      UserError: it has no checkpoint from which it `goes_on`; or the file cannot be renamed.
+    """
+    path = workdir / "result.json"
+    if not path.exists():
+        return
+    if not goes_on:
+        raise UserError(f"{workdir} cannot go on to more steps: its checkpoints are gone")
+    old = path.with_name(f"result.{json.loads(path.read_text())['steps']}.json")
+    with user_error(path):
+        path.replace(old)
+    logging.info("%s was finished; it goes on, and %s keeps what came out", workdir, old.name)

@@ -1,0 +1,141 @@
+"""What a finished run gives: scores, calibration, samples, predictions and its card."""
+
+import functools
+import platform
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ssl_gan_jax import processes
+from ssl_gan_jax.data.task import Task
+from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
+from ssl_gan_jax.files import write_json
+from ssl_gan_jax.report.card import write_card
+from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax.types import Array, TrainState
+
+if TYPE_CHECKING:
+    from ssl_gan_jax.training.run import TrainingRun
+
+BATCH = 64  # images in a call: the last one is padded, so that one program serves all
+
+
+def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, Any]:
+    """Tests the best state of `run`, whose last state is `state`, and writes `result.json`.
+
+    `replicas` runs shared the time. With `result.json` the run is done.
+    """
+    config, dataset = run.config, run.task
+    result = {
+        "method": config.method.name,
+        "data": config.data.name,
+        "labels_per_class": config.data.labels_per_class or None,
+        "images": config.data.images or None,
+        "labelled": len(dataset.labelled) if run.compiled.classify else 0,
+        "unlabelled": len(dataset.unlabelled) if run.uses_unlabeled else 0,
+        "size": config.data.size,
+        "seed": config.train.seed,
+        "steps": run.steps,
+        "classes": list(run.classes),
+        "splits": groups.splits(dataset),
+        **final_scores(run, state),
+        "fingerprint": run.meta["data"],
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "replicas": replicas,
+        "wall_s": round(run.wall_s(), 1),
+        **run.about,
+    }
+    processes.wait()  # no process is at work on this run any more
+    if processes.is_first():
+        write_json(run.workdir / "result.json", result)
+        write_card(run.workdir)
+    return result
+
+
+def final_scores(run: "TrainingRun", state: TrainState) -> dict[str, Any]:
+    """The results of the best state: test scores (computed once), and samples of the generator.
+
+    Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.
+    With `train.test_at_end` off, as for tuning, the test images are not used.
+    """
+    best, dataset, records = run.meta["best"], run.task, run.task.records
+    result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
+    if best and best["step"] != int(state.step):
+        result["best_step"] = best["step"]
+        state, _ = checkpoint.restore_step(run.checkpoints, best["step"], run.abstract_state)
+    if run.compiled.generate:
+        rows = learnt_from(dataset, run.config, bool(run.compiled.classify))
+        result["samples"] = generated.memorisation(
+            np.asarray(run.samples(state)),
+            records.image[rows],
+            records.image[dataset.val],
+            **generated.moves(run.config.method),
+        )
+    if not run.compiled.classify:
+        return result
+    threshold = 0.5
+    if len(rows := dataset.val):
+        fitted, logits = fit_calibration(run.compiled.classify, state, dataset)
+        probs, label = calibration.tempered(logits, 1.0), records.label[rows]
+        if probs.shape[1] == 2:
+            threshold = metrics.choose_threshold(probs, label)
+        result["validation"] = metrics.report(
+            probs, label, records.patient[rows], threshold, logits=logits
+        )
+        if processes.is_first():
+            calibration.save(run.workdir, fitted)
+    if run.config.train.test_at_end:
+        rows = dataset.test
+        (probs, logits), label = run.predict(state, rows), records.label[rows]
+        if len(rows):
+            result["test"] = metrics.report(
+                probs, label, records.patient[rows], threshold, logits=logits
+            )
+        result["test_by_group"] = groups.by_group(probs, records, rows, threshold)
+        if processes.is_first():
+            path = run.workdir / "predictions.csv"
+            metrics.write_predictions(
+                path, records.path[rows], label, probs, run.classes, threshold
+            )
+    return result
+
+
+FIT = 1000  # training images that say what is familiar; more change little
+
+
+def fit_calibration(
+    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
+) -> tuple[calibration.Calibration, np.ndarray]:
+    """By the validation images of `task`, of which there must be some; and their logits [V,K].
+
+    `classify` is a method's, jitted. A fifth of the training images is held out of what
+    counts as familiar and joins the validation images in saying how far that reaches.
+    """
+    compiled = functools.partial(classify, state)
+    image, rows = task.records.image, np.union1d(task.labelled, task.unlabelled)
+    if len(rows) > FIT:
+        rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
+    logits, features = metrics.batched(compiled, image[task.val], BATCH)
+    _, known = metrics.batched(compiled, image[rows], BATCH)
+    held = np.arange(len(rows)) % 5 == 4
+    familiar = None
+    if len(rows) >= 5:
+        familiar = calibration.fit_familiar(known[~held], np.concatenate([known[held], features]))
+    label, patient = task.records.label[task.val], task.records.patient[task.val]
+    return calibration.fit(logits, label, patient, familiar), logits
+
+
+def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
+    """Rows of the images that G could copy: all of training, or the labelled if it saw no others.
+
+    `labels`: whether the method uses labels; one that does not learns from all images as they are.
+    """
+    if labels and not config["train"]["unlabeled_batch_size"]:
+        return task.labelled
+    if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
+        return np.union1d(task.labelled, task.unlabelled)
+    return task.unlabelled
