@@ -170,8 +170,8 @@ def real_grid(panel: Panel) -> Iterator[Picture]:
         path = run.folder / "config.json"
         try:
             opened = task.open_task(read_json(path.read_bytes())["data"], run.seed)
-            classes, noted = run.row["classes"], run.row.get("fingerprint")
-            trained.check_data(run.folder, opened, classes, noted)
+            if noted := run.row.get("fingerprint"):  # not of runs of earlier versions
+                trained.check_data(run.folder, opened, run.row["classes"], noted)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path}: does not say which data") from None
         images = opened.records.image[opened.labelled[:64]]
