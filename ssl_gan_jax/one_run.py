@@ -46,7 +46,7 @@ class Run:
         self.classes = self.task.records.classes
         self.settings = self._settings(len(self.classes))
         self.programs = programs(self.settings, 1, self.divided)
-        if self.programs.predict:
+        if self.programs.classify:
             check_taught(self.task)
         # What batches are drawn from: all images serve a method that has no use for labels.
         self.rows = self.task.labelled if self.programs.classify else self.task.unlabelled
