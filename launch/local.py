@@ -10,6 +10,7 @@ that failed.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+
+from ssl_gan_jax import command_line
 
 
 def free_port() -> int:
@@ -40,9 +43,10 @@ def environment(index: int, processes: int, devices: int, port: int, timeout: in
 
 
 def _copy(index: int, process: subprocess.Popen) -> None:
-    for line in process.stdout:
-        sys.stdout.write(f"[{index}] {line}")
-        sys.stdout.flush()
+    for line in process.stdout:  # to its end, or the process would wait for us
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(f"[{index}] {line}")
+            sys.stdout.flush()
 
 
 def run(args: Sequence[str], processes: int, devices: int, timeout: int) -> int:
@@ -102,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.ending(main)[0])

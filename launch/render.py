@@ -21,6 +21,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ssl_gan_jax import command_line
+
 TEMPLATES = Path(__file__).parent / "templates"
 # Recipe -> its file, and the command that takes the filled in file.
 RECIPES = {
@@ -100,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.ending(main)[0])

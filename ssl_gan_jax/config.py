@@ -2,7 +2,7 @@
 
 A config file is Python with `get_config(arg) -> ConfigDict`; `--config=FILE:key=value,...` hands
 it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothing below
-`one_run.py` sees a ConfigDict except as a mapping of plain values.
+`training/run.py` sees a ConfigDict except as a mapping of plain values.
 """
 
 import json
@@ -15,7 +15,7 @@ from ssl_gan_jax import methods
 from ssl_gan_jax.errors import UserError, check_choice
 
 # What may change between a run and its resumption: where things lie, and how often to look.
-RESUMABLE = (
+RESUMABLE_KEYS = (
     "data.dir",
     "data.cache_dir",
     "train.log_every",
@@ -24,9 +24,14 @@ RESUMABLE = (
     "train.steps_per_call",
 )
 # Keys of a config that arguments of `base` choose, by the arguments' names.
-CHOSEN = {"method.name": "method", "data.name": "data", "data.size": "size", "train.seed": "seed"}
+ARGUMENT_KEYS = {
+    "method.name": "method",
+    "data.name": "data",
+    "data.size": "size",
+    "train.seed": "seed",
+}
 # What replicas may differ in.
-TOGETHER = ("train.seed", "data.split_seed", "data.labels_per_class", "data.images")
+REPLICA_KEYS = ("train.seed", "data.split_seed", "data.labels_per_class", "data.images")
 # Arguments of a config that say where a run stands; all others are changes to its method.
 PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target",
          "only", "train.test_at_end")  # fmt: skip
@@ -124,7 +129,7 @@ def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
       KeyError: one of these is missing.
       UserError: there is no such method.
     """
-    return flat(base(**{name: leaves[key] for key, name in CHOSEN.items()}))
+    return flat(base(**{name: leaves[key] for key, name in ARGUMENT_KEYS.items()}))
 
 
 def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,9 +140,9 @@ def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any
       default: those of a config that is usual for such a run.
     """
     budgets = {"data.labels_per_class": "labels", "data.images": "images"}
-    cell = {name: own[key] for key, name in CHOSEN.items()}
+    cell = {name: own[key] for key, name in ARGUMENT_KEYS.items()}
     cell |= {name: own[key] for key, name in budgets.items() if own.get(key)}
-    named = {*CHOSEN, *RESUMABLE, *budgets}
+    named = {*ARGUMENT_KEYS, *RESUMABLE_KEYS, *budgets}
     return cell | {
         key: value
         for key, value in own.items()
@@ -219,7 +224,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     a, b = flat(old), flat(new)
     if (adapt := a.get("data.adapt")) in ADAPT:
         a["data.adapt"] = ADAPT[adapt]
-    keys = [key for key in sorted(a | b) if key not in RESUMABLE]
+    keys = [key for key in sorted(a | b) if key not in RESUMABLE_KEYS]
     missing = "(absent)"
     return [
         f"{key}: {a.get(key, missing)} there, {b.get(key, missing)} now"

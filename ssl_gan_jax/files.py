@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import re
-import secrets
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path

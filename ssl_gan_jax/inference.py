@@ -5,22 +5,20 @@ answer = responder(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` 
 answer.probability, answer.ood      # [N,K], [N]
 """
 
-import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
+from ssl_gan_jax import methods
+from ssl_gan_jax.data.task import Task, check_data, open_task
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.training import checkpoint
-from ssl_gan_jax import methods
-from ssl_gan_jax.data.task import Task, changes, open_task
-from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
 BATCH = 64  # images in a call: the last one is padded, so that one program serves all
@@ -121,8 +119,6 @@ def needs(run: Trained, part: str) -> None:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
 
 
-
-
 def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
     """The data that a run trained on, from its config's `data.dir` or `data_dir`.
 
@@ -134,27 +130,3 @@ def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
     task = open_task({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
     check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
     return task
-
-
-def check_data(
-    where: Path, task: Task, classes: Sequence[str], old: Mapping[str, str] | str | None
-) -> None:
-    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
-
-    Raises:
-      UserError: says what differs: classes, names (with the division), labels or pixels.
-    """
-    if list(classes) != list(task.records.classes):
-        raise UserError(
-            f"{where}: trained on classes {list(classes)}, but the data has "
-            f"{list(task.records.classes)}; bring back the run's own data"
-        )
-    if old is None:
-        logging.warning("%s has not noted its data; whether these are the same is not known", where)
-    elif differ := changes(task, old):
-        raise UserError(
-            f"{where}: its images, their division or labels are not those that it began with "
-            f"(other {', '.join(differ)}); bring these back, or choose another --workdir"
-        )
-
-

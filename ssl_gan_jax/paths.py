@@ -82,7 +82,7 @@ def result_path(text: str | Path, what: str, inputs: Iterable[str | Path] = ()) 
     real = path.resolve()
     for folder in real.parents:
         name = real.relative_to(folder).parts[0]
-        own = name in (*_FILES, *_FOLDERS) or name.startswith("events.out.tfevents.")
+        own = name in (*_FILES, *_FOLDERS) or name.startswith(("events.out.tfevents.", "result."))
         if own and (folder / "config.json").is_file():
             raise UserError(f"{what}={text}: {name} there belongs to the run; choose another name")
     if any(real == Path(given).resolve() for given in inputs):

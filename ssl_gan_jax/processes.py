@@ -102,7 +102,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def is_alone() -> bool:
+def is_single_process() -> bool:
     """Whether `start` has not joined this process to others."""
     return _client is None
 
@@ -120,14 +120,14 @@ def stop_together() -> Callable[[], bool]:
 
 def wait() -> None:
     """Waits until all processes have come here, however long one of them takes."""
-    if not is_alone():
+    if not is_single_process():
         # The coordinator's barrier, not a collective: on CPUs those give up after 30 seconds.
         _client.wait_at_barrier(f"ssl_gan_jax/{next(_numbers)}", _FOREVER_MS)
 
 
 def from_first(work: Callable[[], object]) -> str:
     """`str(work())` of process 0, where alone it is called, on all processes."""
-    if is_alone():
+    if is_single_process():
         return str(work())
     key = f"{_SHARED}/{next(_numbers)}"
     if is_first():
@@ -144,7 +144,7 @@ def check_same(what: str, *parts: object) -> None:
 
 def fail(cause: str, code: int) -> NoReturn:
     """Ends this process, and tells the others of its run to end for the same cause."""
-    if is_alone():
+    if is_single_process():
         sys.exit(code)
     from jax._src.distributed import global_state
 
@@ -173,12 +173,19 @@ def lock(file: IO[str] | int, busy: Callable[[], None]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-class Nobody:
-    """Stands on the other processes for what only process 0 has: every method does nothing."""
+class Null:
+    """Null object: takes the place of a writer on processes other than 0."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        """Any method."""
+        """Any method, which does nothing."""
         return lambda *_, **__: None
+
+    def __enter__(self) -> "Null":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
 
 
 def _watch(over: threading.Event) -> None:

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from ssl_gan_jax.commands import audit, command_line
-from ssl_gan_jax.data import images
+from ssl_gan_jax.commands import audit as audit_command
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.data import audit, images
 from ssl_gan_jax.data.records import Records, Understood
 
 ROOT = Path(__file__).parents[1]
@@ -155,9 +156,9 @@ def test_command_line(tmp_path, monkeypatch):
     config.data.dir = str(data)
     monkeypatch.setattr(command_line, "check_flags", lambda argv: None)
     monkeypatch.setattr(command_line, "JSON", SimpleNamespace(value=False))
-    monkeypatch.setattr(audit, "CONFIG", SimpleNamespace(value=config))
-    monkeypatch.setattr(audit, "WORKDIR", SimpleNamespace(value=str(out)))
-    assert audit.main([]) == 0
+    monkeypatch.setattr(audit_command, "CONFIG", SimpleNamespace(value=config))
+    monkeypatch.setattr(audit_command, "WORKDIR", SimpleNamespace(value=str(out)))
+    assert audit_command.main([]) == 0
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.evaluation.calibration import Calibration, tempered
-from ssl_gan_jax.errors import UserError
 
 
 def drawn(n, seed=0, k=2):

@@ -15,9 +15,11 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import Player, TrainState
+
+ARRAYS_ONLY = {"net": None, "optimizer": None, "decay": 0.0}
 
 
 def small_state(seed=0, step=3):
@@ -31,8 +33,12 @@ def small_state(seed=0, step=3):
     }
     odd = jnp.asarray([np.nan, np.inf, -0.0, 1e-45], jnp.float32)
     opt = optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(params)
-    player = Player(params=params, stats={}, opt=opt, ema={"params": params, "batch_stats": {}})
-    other = Player(params={"odd": odd}, stats=None, opt=(), ema={"none": jnp.zeros((0, 3))})
+    player = Player(
+        params=params, stats={}, opt=opt, ema={"params": params, "batch_stats": {}}, **ARRAYS_ONLY
+    )
+    other = Player(
+        params={"odd": odd}, stats=None, opt=(), ema={"none": jnp.zeros((0, 3))}, **ARRAYS_ONLY
+    )
     return TrainState(
         step=jnp.int32(step),
         rng=jax.random.key(seed, impl="rbg"),

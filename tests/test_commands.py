@@ -23,8 +23,8 @@ from PIL import Image
 from test_train import small
 
 import ssl_gan_jax
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import train
+from ssl_gan_jax.commands import command_line
 
 ROOT = Path(__file__).parents[1]
 SMALL = [f"--config={ROOT}/configs/phantom.py:labels=6,method=supervised", "--config.data.size=16",
@@ -51,8 +51,8 @@ ODD = "a [0-9]* {x} 100% #1 $HOME 'q' \"ü\" -"
 def test_these_are_all_commands():
     found = set()
     for module in pkgutil.iter_modules(ssl_gan_jax.__path__):
-        folder = Path(ssl_gan_jax.__path__[0], module.name)
-        file = folder / "__main__.py" if module.ispkg else folder.with_suffix(".py")
+        file = Path(module.module_finder.path, module.name)
+        file = file / "__main__.py" if module.ispkg else file.with_suffix(".py")
         if file.exists() and '__name__ == "__main__"' in file.read_text():
             found.add(module.name)
     assert found == set(COMMANDS)

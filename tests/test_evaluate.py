@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.report import predictions
 
 
@@ -165,9 +165,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     covered = dict.fromkeys(("accuracy", "auroc", "sensitivity"), 0)
     for seed in range(150):
         probs, label = scored(rng, 120)
-        spans = metrics.bootstrap_intervals(
-            probs, label, np.arange(120), replicates=300, seed=seed
-        )
+        spans = metrics.bootstrap_intervals(probs, label, np.arange(120), replicates=300, seed=seed)
         for name in covered:
             covered[name] += spans[name][0] <= truth[name] <= spans[name][1]
     assert all(0.88 <= hits / 150 <= 0.99 for hits in covered.values()), covered
@@ -177,9 +175,7 @@ def test_intervals_do_not_depend_on_the_order_or_the_names_of_patients_alone():
     probs, label = scored(np.random.default_rng(6), 80)
     patient = np.arange(80) // 2
     first = metrics.bootstrap_intervals(probs, label, patient, seed=1)
-    assert first == metrics.bootstrap_intervals(
-        probs, label, [f"{p:03d}" for p in patient], seed=1
-    )
+    assert first == metrics.bootstrap_intervals(probs, label, [f"{p:03d}" for p in patient], seed=1)
     assert first != metrics.bootstrap_intervals(probs, label, patient, seed=2)
 
 

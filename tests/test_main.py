@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
@@ -86,13 +87,13 @@ def test_every_value_of_the_config_says_where_it_comes_from(tmp_path):
         assert told[key] == {"value": value, "from": origin}, key
 
 
-def test_steps_that_are_given_hold_where_a_file_counts_in_epochs(tmp_path):
-    from absl.testing import flagsaver
-
+def test_steps_that_are_given_hold_where_a_file_counts_in_epochs(monkeypatch):
     def parsed(*args):
+        argv = ["main", f"--config={ROOT}/configs/chex.py", *args]
+        monkeypatch.setattr("sys.argv", argv)  # where keys of a config are looked for
         with flagsaver.flagsaver():
             flags.FLAGS.unparse_flags()
-            command_line.parse_flags(["", f"--config={ROOT}/configs/chex.py", *args])
+            command_line.parse_flags(argv)
             return command_line.CONFIG.value.train.to_dict(), command_line.origins()
 
     train, origins = parsed("--config.train.steps=500")

@@ -13,9 +13,10 @@ import pytest
 from tiny import METHODS, batch, method_config, same
 
 import ssl_gan_jax
-from ssl_gan_jax.training import checkpoint, devices
 from ssl_gan_jax import processes
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax.training.devices import Devices, data_mesh
 
 ROOT, STEPS, SAVED = Path(__file__).parents[1], 5, 3
 
@@ -51,10 +52,10 @@ def through_files(states, raw, folder):
 def record(folder):
     """Run in every process, on four devices in all: writes what each way of training gave."""
     processes.start(processes.MODE)
-    ways = {"four": devices.Devices(1, devices.data_mesh(8))}
-    if processes.is_alone():
-        ways["one"] = devices.Devices(1, devices.data_mesh(8, devices=jax.devices()[:1]))
-        ways["replicas"] = devices.Devices(2)
+    ways = {"four": Devices(1, data_mesh(8))}
+    if processes.is_single_process():
+        ways["one"] = Devices(1, data_mesh(8, devices=jax.devices()[:1]))
+        ways["replicas"] = Devices(2)
     found = {}
     for name in METHODS:
         method = ssl_gan_jax.build(method_config(name))
@@ -73,10 +74,10 @@ def record(folder):
 def folders(tmp_path_factory):
     """Folders of what one process with four devices found, and two processes with two."""
     made = []
-    for processes in (1, 2):
-        made.append(tmp_path_factory.mktemp(f"processes{processes}"))
-        command = [sys.executable, ROOT / "launch" / "local.py", f"--processes={processes}"]
-        command += [f"--devices={4 // processes}", "--", __file__, made[-1]]
+    for n in (1, 2):
+        made.append(tmp_path_factory.mktemp(f"processes{n}"))
+        command = [sys.executable, ROOT / "launch" / "local.py", f"--processes={n}"]
+        command += [f"--devices={4 // n}", "--", __file__, made[-1]]
         path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
         done = subprocess.run(
             command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
@@ -118,7 +119,7 @@ def test_two_processes_save_what_one_restores(folders):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(UserError, match="does not divide over 3 devices"):
-        devices.data_mesh(8, devices=jax.devices() * 3)
+        data_mesh(8, devices=jax.devices() * 3)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ssl_gan_jax.commands import quality
 from ssl_gan_jax.augment import augment
-from ssl_gan_jax.commands.quality import frechet, memorisation, nearest
+from ssl_gan_jax.evaluation import generated
+from ssl_gan_jax.evaluation.generated import frechet, memorisation, nearest
 
 
 def images(n, seed, size=8):
@@ -19,7 +19,7 @@ def images(n, seed, size=8):
 
 @pytest.mark.parametrize("block", [1024, 3])
 def test_nearest_is_the_root_mean_square_over_pixels_to_the_nearest(block, monkeypatch):
-    monkeypatch.setattr(quality, "BLOCK", block)
+    monkeypatch.setattr(generated, "BLOCK", block)
     a, b = images(5, 0), images(7, 1)
     gaps = a.astype(float).reshape(5, 1, -1) - b.astype(float).reshape(1, 7, -1)
     np.testing.assert_allclose(nearest(a, b), np.sqrt((gaps**2).mean(-1)).min(1))
@@ -54,7 +54,7 @@ def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
     blurred = gaussian_filter(images(170, 0, size).astype(float), (0, size / 40, size / 40, 0))
     real = np.clip((blurred - 127.5) * size / 8 + 127.5, 0, 255).astype(np.uint8)
     train, validation = real[:150], real[150:]
-    moves = quality.moves({"shift": shift, "flip": True})
+    moves = generated.moves({"shift": shift, "flip": True})
     given = jnp.asarray(train[:10] / 127.5 - 1, jnp.float32)
     copies = np.asarray(augment(jax.random.key(0), given, **moves))
     scores = memorisation(copies, train, validation, **moves)
@@ -64,8 +64,8 @@ def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
 
 
 def test_the_moves_are_those_of_real_and_of_generated_images():
-    assert quality.moves({"shift": 3, "shift_fake": 5}) == {"shift": 5, "flip": False}
-    assert quality.moves({"flip": True}) == {"shift": 0, "flip": True}
+    assert generated.moves({"shift": 3, "shift_fake": 5}) == {"shift": 5, "flip": False}
+    assert generated.moves({"flip": True}) == {"shift": 0, "flip": True}
 
 
 def test_a_generator_that_copies_training_images_trips_it_and_a_sound_one_does_not():

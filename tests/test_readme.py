@@ -296,7 +296,7 @@ def test_every_cell_of_the_results_stands_under_its_method_budget_and_metric(com
     assert checked > 60
 
 
-MODULES = "audit calibration.__main__ card export main predict quality report.__main__ sample sweep"
+MODULES = "audit calibration card export main predict quality report.__main__ sample sweep"
 
 
 @pytest.mark.parametrize("name", MODULES.split())

@@ -20,10 +20,10 @@ from ssl_gan_jax.config import base
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import METRICS, write_predictions
 from ssl_gan_jax.evaluation.metrics import metrics as metrics_of
+from ssl_gan_jax.files import grid
 from ssl_gan_jax.report import figures, page, predictions, published, rows, tables
 from ssl_gan_jax.report.rows import ALL, Budget
 from ssl_gan_jax.training.writer import Writer
-from ssl_gan_jax.files import grid
 
 ROOT = Path(__file__).parents[1]
 

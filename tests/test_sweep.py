@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_gan_jax.commands import sweep
 from ssl_gan_jax import train
+from ssl_gan_jax.commands import sweep
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.report import rows
 

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import METHODS
 
-from ssl_gan_jax.training import checkpoint, compiled, run
 from ssl_gan_jax import methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data import task as task_lib
 from ssl_gan_jax.errors import Stopped, UserError
+from ssl_gan_jax.training import checkpoint, compiled, run
+from ssl_gan_jax.training.folder import lock_folder
 from ssl_gan_jax.types import Batch
 
 
@@ -63,10 +64,10 @@ def whole(tmp_path_factory):
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
-    with run.alone(tmp_path), pytest.raises(UserError, match="another process trains there"):
+    with lock_folder(tmp_path), pytest.raises(UserError, match="another process trains there"):
         train.run(small("supervised"), tmp_path)
     assert not list(tmp_path.iterdir())
-    with run.alone(tmp_path):  # it has been let go
+    with lock_folder(tmp_path):  # it has been let go
         pass
 
 
@@ -223,11 +224,11 @@ def test_runs_of_one_method_compile_its_step_once(tmp_path, monkeypatch):
         return method._replace(train_step=train_step)
 
     monkeypatch.setattr(methods, "build", counting)
-    compiled.programs.cache_clear()
+    compiled.compile_method.cache_clear()
     train.run(small("supervised", steps=6), tmp_path / "a")
     train.run(small("supervised", steps=6, **{"train.seed": 1}), tmp_path / "b")
     assert traced == [8]
-    compiled.programs.cache_clear()
+    compiled.compile_method.cache_clear()
 
 
 def is_key(x):

@@ -15,20 +15,22 @@ from sklearn.metrics import roc_auc_score
 from test_train import small
 from tiny import batch, method_config
 
-from ssl_gan_jax.evaluation import calibration, explain, metrics
-from ssl_gan_jax.commands import card, command_line, export, predict, quality
-from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax import inference, methods, train
+from ssl_gan_jax.commands import calibration as calibration_main
+from ssl_gan_jax.commands import card, command_line, export, predict, quality
 from ssl_gan_jax.commands import sample as sample_lib
-from ssl_gan_jax.evaluation.calibration import __main__ as calibration_main
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.sources.phantom import radiograph
 from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation import calibration, explain, groups, metrics
+from ssl_gan_jax.files import write_json
 from ssl_gan_jax.nets.convolution import StridedConv, explainable
 from ssl_gan_jax.player import Player, adam
+from ssl_gan_jax.report import card as card_lib
+from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax.training import result as result_lib
 from ssl_gan_jax.types import Method, TrainState
-from ssl_gan_jax.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +187,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
     folder, task, _ = finished
     run = inference.open_run(folder)
     classify = jax.jit(run.method.classify)
-    made, _ = inference.fit_calibration(classify, run.state, task._replace(test=None))
+    made, _ = result_lib.fit_calibration(classify, run.state, task._replace(test=None))
     calibration.save(tmp_path, made)
     for name in ("calibration.json", "calibration.npz"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -197,7 +199,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
 def test_g_could_copy_what_it_was_trained_on(unlabelled, labels, wanted):
     task = Task(None, labelled="few", unlabelled="all", val=None, test=None)
     config = {"train": {"unlabeled_batch_size": unlabelled}}
-    assert inference.learnt_from(task, config, labels) == wanted
+    assert result_lib.learnt_from(task, config, labels) == wanted
 
 
 def saved(folder, settings):
@@ -343,11 +345,11 @@ def test_the_card_tells_what_the_result_says(finished):
     result = json.loads((folder / "result.json").read_text())
     assert f"{result['test']['auroc']['value']:.3f} [" in text
     assert "Not for clinical use" in text and "synthetic" in told and "| youden |" in text
-    parts = card.splits(task)
+    parts = groups.splits(task)
     assert parts["labelled"]["classes"] == {"normal": 6, "cardiomegaly": 6}
     assert parts["test"]["images"] == result["test"]["n"]
-    written = card.render(
-        card.describe(
+    written = card_lib.render(
+        card_lib.describe(
             {"data": {"name": "|x|", "size": 32, "equalize": "none"}},
             {**result, "splits": parts, "test_by_group": {"sex F": result["test"]}},
             calibration.load(folder),
@@ -385,7 +387,7 @@ def test_groups_are_reported_each_for_itself():
     found = records.Records(
         blank, label, patient, blank, blank, site, ("a", "b"), (), {"sex": sex, "view": blank}
     )
-    reports = card.by_group(probs, found, np.arange(60), 0.5)
+    reports = groups.by_group(probs, found, np.arange(60), 0.5)
     alone = metrics.report(probs[:30], label[:30], patient[:30], 0.5)
     assert reports["site A"] == alone and reports["sex F"]["n"] == 25
     assert set(reports) == {"site A", "site B", "sex F", "sex M"}  # unknown: five are too few

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.training.progress import Progress
-from ssl_gan_jax.training.writer import Writer
 from ssl_gan_jax.files import atomic_write, grid, write_json
 from ssl_gan_jax.report.markdown import markdown_table
+from ssl_gan_jax.training.progress import Progress
+from ssl_gan_jax.training.writer import Writer
 
 
 def lines(folder):

@@ -61,21 +61,5 @@ def main(argv: Sequence[str]) -> int:
     return 1 if report["leaks"] else 0
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 if __name__ == "__main__":
     command_line.cli(main)

@@ -13,10 +13,11 @@ import argparse
 
 import jax
 
-from ssl_gan_jax.evaluation import calibration
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import inference
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation import calibration
+from ssl_gan_jax.training.result import fit_calibration
 
 PARSER = command_line.parser("calibration", __doc__)
 PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar="DIR",
@@ -31,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
     classify = jax.jit(run.method.classify)
-    made, _ = inference.fit_calibration(classify, run.state, task)
+    made, _ = fit_calibration(classify, run.state, task)
     calibration.save(run.workdir, made)
     command_line.tell(args.json, temperature=made.temperature, **made.validation)
 

@@ -9,13 +9,14 @@ checkpoint. Exit codes: 0 done, 2 bad input.
 
 import argparse
 
+from ssl_gan_jax import inference
 from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.report.card import write_card
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the card."""
-    write_card(args.workdir)
+    write_card(args.workdir, *inference.read(args.workdir))
     command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
 

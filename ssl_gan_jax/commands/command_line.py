@@ -71,7 +71,7 @@ def origins() -> dict[str, tuple[Any, str]]:
     def origin(key: str) -> str:
         if any(f"{key}.".startswith(f"{k}.") for k in config_flags.get_override_values(flag)):
             return "flag"
-        if key not in config_lib.CHOSEN and usual.get(key) == config[key]:
+        if key not in config_lib.ARGUMENT_KEYS and usual.get(key) == config[key]:
             return "default"
         return "file" if file.get(key) == config[key] else "argument"
 
@@ -92,7 +92,7 @@ def on_signal() -> Callable[[], bool]:
 
     On several processes, whether it has come to any of them, at the same call on all.
     """
-    if not processes.is_alone():
+    if not processes.is_single_process():
         return processes.stop_together()
     came = []
 
@@ -229,7 +229,8 @@ def ending(main: Callable[[], int | None]) -> tuple[int, str]:
             code = main() or 0
         except SystemExit as end:
             code = end.code or 0
-        sys.stdout.flush()
+        if sys.stdout:  # None where a shell closed it
+            sys.stdout.flush()
     except UserError as error:
         code, cause = 2, str(error)
     except BrokenPipeError:
@@ -241,7 +242,7 @@ def ending(main: Callable[[], int | None]) -> tuple[int, str]:
     if cause := cause.replace("\n", r"\n"):  # a file's name may hold a line break
         with contextlib.suppress(OSError):
             print(f"error: {cause}", file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:  # else the interpreter, which tries again, would complain and exit with 120

@@ -21,13 +21,13 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import inference
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.nets import convolution
-from ssl_gan_jax.inference import Trained
-from ssl_gan_jax.types import Array
 from ssl_gan_jax.files import atomic_write, user_error, write_json
+from ssl_gan_jax.inference import Trained
+from ssl_gan_jax.nets import convolution
+from ssl_gan_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import processes
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.commands.command_line import CONFIG, JSON, WORKDIR
 from ssl_gan_jax.errors import Stopped
 

@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.evaluation import explain, metrics
 from ssl_gan_jax import inference, paths
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.inference import Answer, Trained
+from ssl_gan_jax.evaluation import explain, metrics
 from ssl_gan_jax.files import atomic_write, write_png
+from ssl_gan_jax.inference import Answer, Trained
 
 CHUNK = 256  # images in memory at a time
 

@@ -18,31 +18,11 @@ import numpy as np
 from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
+from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import Trained, needs, open_run, task_of
 from ssl_gan_jax.training.result import learnt_from
-from ssl_gan_jax.files import write_json
 
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def measure(workdir: Path, reference: Trained) -> dict[str, Any]:

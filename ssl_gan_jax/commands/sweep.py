@@ -29,9 +29,9 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import processes
-from ssl_gan_jax.config import PLACE, TOGETHER, cell_of, check_key, flat, settle
+from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.config import PLACE, REPLICA_KEYS, cell_of, check_key, flat, settle
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.training.progress import clock
 
@@ -130,7 +130,7 @@ def groups(some: Sequence[Cell], together: int) -> list[list[Cell]]:
     """
     kinds = collections.defaultdict(list)
     for cell in some:
-        kind = {key: value for key, value in flat(cell.config).items() if key not in TOGETHER}
+        kind = {key: value for key, value in flat(cell.config).items() if key not in REPLICA_KEYS}
         kinds[repr(sorted(kind.items()))].append(cell)
     return [
         kind[i : i + together] for kind in kinds.values() for i in range(0, len(kind), together)
@@ -155,7 +155,7 @@ def run_all(
         except Stopped:
             raise
         except Exception as error:  # whatever ails this cell, the others shall be trained
-            if not processes.is_alone():
+            if not processes.is_single_process():
                 raise  # the other processes may be in the midst of this cell: all start again
             if len(group) > 1:
                 logging.warning("%s; its cells go on one by one", error)

@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from absl import flags, logging
 from PIL import Image
-from ssl_gan_jax.data import images, records
+
+from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
-from ssl_gan_jax.data.task import divide, load, understood
-from ssl_gan_jax.files import grid, write_json, write_png
 
 HASH_DISTANCE, CORRELATION = 6, 0.99  # of near duplicates: at most, at least
 

@@ -22,8 +22,8 @@ from absl import logging
 from ssl_gan_jax import processes
 from ssl_gan_jax.data import images, quiet, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
-from ssl_gan_jax.paths import private, user_path
 from ssl_gan_jax.files import csv_cell
+from ssl_gan_jax.paths import private, user_path
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
     from ssl_gan_jax.data.source import Index, Row, SourceBuilder

@@ -1,7 +1,8 @@
 """Which images a run trains, validates and tests on: a data set seen through its config."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,6 +209,28 @@ def changes(task: Task, old: Mapping[str, str] | str) -> list[str]:
                         "whether the pixels are those that it began with is not known")  # fmt: skip
         return [] if old == _sha256(_names(task) + _labels(task)) else ["names or labels"]
     return [kind for kind, digest in fingerprint(task).items() if old.get(kind) != digest]
+
+
+def check_data(
+    where: Path, task: Task, classes: Sequence[str], old: Mapping[str, str] | str | None
+) -> None:
+    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
+
+    Raises:
+      UserError: says what differs: classes, names (with the division), labels or pixels.
+    """
+    if list(classes) != list(task.records.classes):
+        raise UserError(
+            f"{where}: trained on classes {list(classes)}, but the data has "
+            f"{list(task.records.classes)}; bring back the run's own data"
+        )
+    if old is None:
+        logging.warning("%s has not noted its data; whether these are the same is not known", where)
+    elif differ := changes(task, old):
+        raise UserError(
+            f"{where}: its images, their division or labels are not those that it began with "
+            f"(other {', '.join(differ)}); bring these back, or choose another --workdir"
+        )
 
 
 def _names(task: Task) -> bytes:

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.errors import UserError, check_choice
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import atomic_write, write_json
 
 DIRECTIONS = 16  # main directions of the features

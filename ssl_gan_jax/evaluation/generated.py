@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-
 COMPARED = 500  # validation images that samples are compared with: more change little
 
 

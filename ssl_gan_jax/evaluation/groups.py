@@ -8,7 +8,6 @@ from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.task import Task
 from ssl_gan_jax.evaluation import metrics
 
-
 SMALLEST = 10  # images of a group that is reported: of fewer the scores say nothing
 
 

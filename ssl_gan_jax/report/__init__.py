@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.report import page, rows
 from ssl_gan_jax.files import atomic_write
+from ssl_gan_jax.report import page, rows
 
 
 def write(

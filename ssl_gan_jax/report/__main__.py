@@ -11,8 +11,8 @@ its confusion and its worst errors by file name. Exit codes: 0 done, 2 bad input
 import argparse
 from pathlib import Path
 
-from ssl_gan_jax.commands import command_line
 from ssl_gan_jax import report
+from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 
 PARSER = command_line.parser("report", __doc__, workdir=False)

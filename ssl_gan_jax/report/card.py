@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_gan_jax import inference
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.evaluation.calibration import Calibration
 from ssl_gan_jax.evaluation.groups import SMALLEST
 from ssl_gan_jax.files import atomic_write, write_json
 from ssl_gan_jax.report.markdown import markdown_table, plain
-
 
 USE = (
     "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
@@ -81,9 +79,7 @@ def render(card: Mapping[str, Any]) -> str:
     parts += markdown_table(["part", "images", "patients", "images a class", "sites"], rows)
     parts += ["## Metrics"]
     if scores:
-        rows = [
-            [k, s["n"], *(_interval(s[m]) for m in metrics.METRICS)] for k, s in scores.items()
-        ]
+        rows = [[k, s["n"], *(_interval(s[m]) for m in metrics.METRICS)] for k, s in scores.items()]
         parts += [
             _positive(result["classes"])
             + f"With 95 % intervals from a bootstrap over {unit}s, which say nothing about other "
@@ -117,9 +113,8 @@ def render(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_card(workdir: Path) -> None:
-    """Writes both files into a finished run's folder. Raises UserError if it is none."""
-    config, result = inference.read(workdir)
+def write_card(workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Writes both files into the folder of a finished run with this config and result."""
     card = describe(config, result, calibration.load(workdir))
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:

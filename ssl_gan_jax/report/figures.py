@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.files import grid
 from ssl_gan_jax.report import predictions
 from ssl_gan_jax.report.published import beside
 from ssl_gan_jax.report.rows import Budget, Panel, Run, read_json
 from ssl_gan_jax.report.tables import NAMES, estimate
-from ssl_gan_jax.files import grid
 
 # Okabe and Ito's colours, told apart by the colour-blind; then the same with other lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
@@ -163,15 +163,14 @@ def real_grid(panel: Panel) -> Iterator[Picture]:
     Raises:
       UserError: the data cannot be opened as the run's config says.
     """
-    from ssl_gan_jax import inference
     from ssl_gan_jax.data import task  # TensorFlow: only if asked for
 
     for _, run in list(_examples(panel, "config.json"))[:1]:
         path = run.folder / "config.json"
         try:
             opened = task.open_task(read_json(path.read_bytes())["data"], run.seed)
-            classes, noted = run.row["classes"], run.row.get("fingerprint")
-            inference.check_data(run.folder, opened, classes, noted)
+            if noted := run.row.get("fingerprint"):  # not of runs of earlier versions
+                task.check_data(run.folder, opened, run.row["classes"], noted)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path}: does not say which data") from None
         images = opened.records.image[opened.labelled[:64]]

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ssl_gan_jax.report import figures, predictions, tables
 from ssl_gan_jax.report.figures import Picture
+from ssl_gan_jax.report.markdown import markdown_table, plain
 from ssl_gan_jax.report.rows import Found, Panel, Run
 from ssl_gan_jax.report.tables import Table
-from ssl_gan_jax.report.markdown import markdown_table, plain
 
 TITLE = "ssl_gan_jax: results"
 METHOD = (

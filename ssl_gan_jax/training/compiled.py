@@ -1,4 +1,4 @@
-"""The compiled functions of a method, kept: runs of one method compile them once."""
+"""Jitted functions of a method, cached: runs with equal settings compile once."""
 
 import functools
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gan_jax import methods
-from ssl_gan_jax.training import devices
+from ssl_gan_jax.training.devices import Devices, data_mesh
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
 
-class Programs(NamedTuple):
+class Compiled(NamedTuple):
     """The functions of one method, jitted, for a number of runs that train as one."""
 
-    devices: devices.Devices
+    devices: Devices
     init: Callable[[Array, Batch], TrainState]  # of one run, as `classify` and `generate` are
     one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -25,27 +25,28 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)
-def programs(
-    settings: tuple[tuple[str, Any], ...], n: int, divided: tuple[int, int] | None
-) -> Programs:
+def compile_method(
+    settings: tuple[tuple[str, Any], ...], n: int, shard_sizes: tuple[int, int] | None
+) -> Compiled:
     """The programs of `n` runs; kept, so that the runs of a sweep compile them once.
 
     Args:
       settings: the items of the method's config.
       n: number of runs that train together.
-      divided: the sizes of the batches that a single run divides over all devices; None: a
+      shard_sizes: the sizes of the batches that a single run divides over all devices; None: a
         replica, on one device.
 
     Raises:
       UserError: a setting of the method is wrong, or the batches do not divide.
     """
     method = methods.build(dict(settings))
-    devices = devices.Devices(n, devices.data_mesh(*divided) if divided else None)
+    mesh = data_mesh(*shard_sizes) if shard_sizes else None
+    devices = Devices(n, mesh)
 
     def train_step(state, raw):
         return method.train_step(state, to_float(raw))
 
-    return Programs(
+    return Compiled(
         devices=devices,
         init=jax.jit(
             lambda key, raw: method.init(key, to_float(raw)),

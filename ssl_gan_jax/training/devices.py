@@ -81,7 +81,7 @@ class Devices:
     ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
         """Compiles a train step, or several steps as one; the state given to it is used up."""
         jitted = jax.jit(step if self.n == 1 else over_replicas(step, self.mesh), donate_argnums=0)
-        if processes.is_alone():
+        if processes.is_single_process():
             return jitted
 
         compiled = []

@@ -83,7 +83,10 @@ def set_result_aside(workdir: Path, goes_on: bool) -> None:
         return
     if not goes_on:
         raise UserError(f"{workdir} cannot go on to more steps: its checkpoints are gone")
-    old = path.with_name(f"result.{json.loads(path.read_text())['steps']}.json")
+    try:
+        old = path.with_name(f"result.{int(json.loads(path.read_text())['steps'])}.json")
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; bring back a copy, or delete it") from None
     with user_error(path):
         path.replace(old)
     logging.info("%s was finished; it goes on, and %s keeps what came out", workdir, old.name)

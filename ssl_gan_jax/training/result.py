@@ -52,7 +52,7 @@ def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, An
     processes.wait()  # no process is at work on this run any more
     if processes.is_first():
         write_json(run.workdir / "result.json", result)
-        write_card(run.workdir)
+        write_card(run.workdir, config.to_dict(), result)
     return result
 
 

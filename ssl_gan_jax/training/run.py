@@ -14,7 +14,7 @@ from absl import logging
 from ssl_gan_jax import processes
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
-from ssl_gan_jax.data.task import Task, check_data, check_taught, fingerprint, open_task
+from ssl_gan_jax.data.task import check_data, check_taught, fingerprint, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import grid, write_json
@@ -30,7 +30,7 @@ PLACE_OF_ONE_RUN = (0, 1)  # process 0 of 1
 
 
 class TrainingRun:
-    """A run in its folder. `train.train` calls its methods in the order of their definition.
+    """A run in its folder. `train.train` calls its methods from `begin` to `finish`.
 
     Raises UserError for everything that can be wrong with the input; writes nothing before `begin`.
     """
@@ -94,10 +94,13 @@ class TrainingRun:
         raw = Batch(image, jax.ShapeDtypeStruct((train.batch_size,), np.int32), unlabeled)
         jax.eval_shape(self.compile(num_classes=2).init, jax.random.key(0), raw)
 
-    def begin(self) -> tuple[TrainState, int]:
-        """The state to go on from, the last checkpoint's or a new one, and its step."""
+    def restore(self) -> int:
+        """Prepares `begin`: the last checkpoint's state or a new one; returns its step."""
         processes.check_same(
-            "config and data", repr(self.config.to_dict()), *self.task.records.path, *self.train_rows
+            "config and data",
+            repr(self.config.to_dict()),
+            *self.task.records.path,
+            *self.train_rows,
         )
         self._begun = time.monotonic()
         restored = checkpoint.restore(self.checkpoints, self.abstract_state)
@@ -119,9 +122,14 @@ class TrainingRun:
         if not (self.workdir / "config.json").exists():
             raise UserError(f"{self.workdir}: all processes must see one folder of this name")
         self._wall_s_before = self.meta["wall_s"]
-        if not restored:
-            state = self.compiled.init(*self._init_args)
-        return state, int(state.step)
+        self._state = state if restored else self.compiled.init(*self._init_args)
+        return int(self._state.step)
+
+    def begin(self) -> tuple[TrainState, int]:
+        """The state to go on from, which `restore` found and is no longer kept here; its step."""
+        state = self._state
+        del self._state
+        return self.compiled.devices.put_states([state]), int(state.step)
 
     @contextlib.contextmanager
     def files(self, step: int) -> Iterator[None]:

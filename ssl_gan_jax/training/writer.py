@@ -3,39 +3,21 @@
 import contextlib
 import json
 import math
-import os
-import re
-import sys
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from ssl_gan_jax.data.outputs import MARK
+from ssl_gan_jax import processes
 from ssl_gan_jax.data.quiet import without
 from ssl_gan_jax.files import atomic_write, user_error, write_png
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+def open_writer(workdir: Path, resume_step: int) -> "Writer | processes.Null":
+    """The run's writer on process 0; on the others one that writes nothing."""
+    return Writer(workdir, resume_step) if processes.is_first() else processes.Null()
 
 
 class Writer:
@@ -115,5 +97,3 @@ def _keeps(line: bytes, resume_step: int | None) -> bool:
         return line.endswith(b"\n") and (resume_step is None or step <= resume_step)
     except (ValueError, KeyError, TypeError):
         return False
-
-

@@ -39,8 +39,8 @@ def main():
     import jax
     import numpy as np
 
-    from ssl_gan_jax.training import checkpoint, devices
     from ssl_gan_jax import methods
+    from ssl_gan_jax.training import checkpoint, devices
     from ssl_gan_jax.types import Batch
 
     config = chex.get_config(f"method={options.method},size={options.size}")

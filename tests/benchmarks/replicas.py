@@ -12,8 +12,8 @@ from cases import compiled, config_of, single_step, started, stepper
 from timing import alternate
 from tiny import batch as batch_of
 
-from ssl_gan_jax.training import devices
 from ssl_gan_jax.commands.command_line import prepare_jax
+from ssl_gan_jax.training.devices import Devices
 
 
 def main(name, r, budget_s):
@@ -24,7 +24,7 @@ def main(name, r, budget_s):
     if r == 1:
         together = single
     else:
-        devices = devices.Devices(r)
+        devices = Devices(r)
         states, batches = devices.put_states([state] * r), devices.put([[batch]] * r)
         program = devices.compile(method.train_step).lower(states, batches).compile()
         together = stepper(program, states, batches)

@@ -31,10 +31,10 @@ import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 import tensorboardX  # noqa: E402, F401
 
-from ssl_gan_jax.training import checkpoint
-from ssl_gan_jax.commands import command_line, main
-from ssl_gan_jax import report, train
+from ssl_gan_jax import report, train  # noqa: E402, F401
+from ssl_gan_jax.commands import command_line, main  # noqa: E402
 from ssl_gan_jax.data import quiet  # noqa: E402
+from ssl_gan_jax.training import checkpoint  # noqa: E402
 
 quiet.tensorflow()
 

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 from scipy import stats
 
-from ssl_gan_jax.commands import command_line, sweep
-from ssl_gan_jax.evaluation import explain, metrics
 from ssl_gan_jax import inference
+from ssl_gan_jax.commands import command_line, sweep
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.sources.phantom import anatomy
 from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
+from ssl_gan_jax.evaluation import explain, metrics
 
 COMMAND = "python tests/benchmarks/trust.py --data_dir=DIR --out=OUT RUN"
 DIGITS = 1000

@@ -9,9 +9,9 @@ from absl import logging
 from made import SENTINEL, dicom
 from test_sources import report, write_image
 
-from ssl_gan_jax.commands import audit, predict
-from ssl_gan_jax import train
 from ssl_gan_jax import report as report_lib
+from ssl_gan_jax import train
+from ssl_gan_jax.commands import audit, predict
 from ssl_gan_jax.data import records, task
 from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
 

@@ -21,14 +21,15 @@ pytestmark = pytest.mark.timeout(900)
 # The command line; in process 1 something happens after step 3.
 MAIN = """
 import os, signal, sys
-from ssl_gan_jax import command_line, main, train
-calls, checked_means = [], train.checked_means
+from ssl_gan_jax.commands import command_line, main
+from ssl_gan_jax.training import run
+calls, check_finite = [], run.check_finite
 def faulty(*args):
     calls.append(1)
     if len(calls) == 3 and os.environ["SSL_GAN_JAX_DISTRIBUTED"].endswith(",1"):
         {fault}
-    return checked_means(*args)
-train.checked_means = faulty
+    return check_finite(*args)
+run.check_finite = faulty
 sys.argv = ["main", "--config={config}", "--workdir={workdir}"]
 command_line.cli(main.main)
 """
