@@ -1,7 +1,7 @@
 """A finished run as a value, opened without its training data, and what commands on one share.
 
 run = open_run("runs/phantom")
-answer = responder(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
+answer = predictor(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
 answer.probability, answer.ood      # [N,K], [N]
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_gan_jax import methods
-from ssl_gan_jax.data.task import Task, check_data, open_task
+from ssl_gan_jax.data.dataset import Dataset, check_data, open_dataset
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.training import checkpoint
@@ -24,7 +24,7 @@ from ssl_gan_jax.types import Array, Batch, Method, TrainState
 BATCH = 64  # images in a call: the last one is padded, so that one program serves all
 
 
-class Trained(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run: the state that was tested, and what the run found out about it."""
 
     workdir: Path
@@ -36,14 +36,14 @@ class Trained(NamedTuple):
     calibration: calibration.Calibration
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What a run says of N images."""
 
     probability: np.ndarray  # [N,K] float64, tempered
     ood: np.ndarray  # [N] float64, above 1 is out of distribution; NaN where the run cannot say
 
 
-def open_run(workdir: str | Path) -> Trained:
+def open_run(workdir: str | Path) -> FinishedRun:
     """Opens the run folder `workdir`; its training data may be gone.
 
     Raises:
@@ -66,7 +66,7 @@ def open_run(workdir: str | Path) -> Trained:
     like = jax.eval_shape(method.init, jax.random.key(0), batch)
     state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
     known = calibration.load(workdir, threshold)
-    return Trained(workdir, config, result, classes, method, state, known)
+    return FinishedRun(workdir, config, result, classes, method, state, known)
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -86,47 +86,47 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return tuple(contents)
 
 
-def respond(run: Trained, images: Array) -> tuple[Array, Array]:
+def predict(run: FinishedRun, images: Array) -> tuple[Array, Array]:
     """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown; pure."""
     logits, features = run.method.classify(run.state, images)
-    familiar = run.calibration.familiar
-    ood = familiar.score(features) if familiar else jnp.full(images.shape[0], jnp.nan)
+    ood_detector = run.calibration.ood_detector
+    ood = ood_detector.score(features) if ood_detector else jnp.full(images.shape[0], jnp.nan)
     return logits / run.calibration.temperature, ood
 
 
-def responder(run: Trained) -> Callable[[np.ndarray], Answer]:
-    """`respond`, compiled once, on uint8 images [N,S,S,1].
+def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
+    """`predict`, compiled once, on uint8 images [N,S,S,1].
 
     Raises:
       UserError: the method has no classifier; or, when called, an answer is not finite.
     """
-    needs(run, "classifier")
-    compiled = jax.jit(lambda images: respond(run, images))
+    require(run, "classifier")
+    compiled = jax.jit(lambda images: predict(run, images))
 
-    def answer(images: np.ndarray) -> Answer:
+    def answer(images: np.ndarray) -> Prediction:
         logits, ood = metrics.batched(compiled, images, BATCH)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
-        return Answer(calibration.tempered(logits, 1.0), ood)
+        return Prediction(calibration.tempered(logits, 1.0), ood)
 
     return answer
 
 
-def needs(run: Trained, part: str) -> None:
+def require(run: FinishedRun, part: str) -> None:
     """Raises UserError where the run's method has no "classifier", or no "generator"."""
     member = {"classifier": run.method.classify, "generator": run.method.generate}[part]
     if not member:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
 
 
-def task_of(run: Trained, data_dir: str | Path | None = None) -> Task:
+def dataset_of(run: FinishedRun, data_dir: str | Path | None = None) -> Dataset:
     """The data that a run trained on, from its config's `data.dir` or `data_dir`.
 
     Raises:
-      UserError: as `open_task`; or the images, their division, labels or classes are others than
+      UserError: as `open_dataset`; or the images, their division, labels or classes are others than
         the run's (runs of earlier versions, which have not noted them, are warned of).
     """
     data = run.config["data"]
-    task = open_task({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
+    task = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
     check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
     return task

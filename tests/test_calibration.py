@@ -87,37 +87,39 @@ def features(n, seed=0):
 
 def test_familiarity_is_the_mahalanobis_distance_of_a_covariance_of_few_directions():
     known, others, new = features(200), features(100, 1), features(50, 2) + np.float32(0.5)
-    familiar = calibration.fit_familiar(known, others)
+    ood_detector = calibration.fit_ood_detector(known, others)
     covariance = np.cov(known.T.astype(float), bias=True)
     values, vectors = np.linalg.eigh(covariance)
     values[: -calibration.DIRECTIONS] = values[: -calibration.DIRECTIONS].mean()
     away = (new - known.mean(0)) @ vectors
     distance = (away**2 / values).sum(1)
-    ratio = familiar.score(new) / distance
+    ratio = ood_detector.score(new) / distance
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
-    np.testing.assert_allclose(familiar.score(jnp.asarray(new)), familiar.score(new), rtol=1e-4)
-    assert np.mean(familiar.score(others) > 1) == pytest.approx(0.01)
-    assert (familiar.score(np.zeros((3, 30), "f4")) > 10).all()
+    np.testing.assert_allclose(
+        ood_detector.score(jnp.asarray(new)), ood_detector.score(new), rtol=1e-4
+    )
+    assert np.mean(ood_detector.score(others) > 1) == pytest.approx(0.01)
+    assert (ood_detector.score(np.zeros((3, 30), "f4")) > 10).all()
 
 
 @pytest.mark.parametrize(("n", "f"), [(4, 2), (2, 40), (5, 1), (1, 3), (40, 300)])
 def test_familiarity_of_few_or_equal_images_is_finite(n, f):
     rng = np.random.default_rng(0)
     for known in (rng.normal(size=(n, f)), np.ones((n, f))):
-        familiar = calibration.fit_familiar(known, rng.normal(size=(3, f)))
-        assert np.isfinite(familiar.score(rng.normal(size=(7, f)))).all()
+        ood_detector = calibration.fit_ood_detector(known, rng.normal(size=(3, f)))
+        assert np.isfinite(ood_detector.score(rng.normal(size=(7, f)))).all()
 
 
 def test_a_saved_calibration_is_loaded_and_a_damaged_one_refused(tmp_path):
     logits, label = drawn(50)
-    familiar = calibration.fit_familiar(features(20), features(10))
-    made = calibration.fit(logits, label, np.arange(50), familiar)
+    ood_detector = calibration.fit_ood_detector(features(20), features(10))
+    made = calibration.fit(logits, label, np.arange(50), ood_detector)
     calibration.save(tmp_path, made)
     loaded = calibration.load(tmp_path, 0.7)
     assert (
         loaded.temperature == made.temperature and loaded.operating_points == made.operating_points
     )
-    assert all((a == b).all() for a, b in zip(loaded.familiar, familiar, strict=True))
+    assert all((a == b).all() for a, b in zip(loaded.ood_detector, ood_detector, strict=True))
     for name in ("calibration.npz", "calibration.json"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])

@@ -82,10 +82,8 @@ def call(finished, tmp_path, monkeypatch, capfd):
             shutil.copytree(finished / part, folder / part, dirs_exist_ok=True)
         names = {key: folder / key for key in ("run", "images", "out")}
         args = [arg if arg in SMALL else arg.format(**names) for arg in COMMANDS[name]]
-        package = importlib.import_module(f"ssl_gan_jax.{name}")
-        module = importlib.import_module(
-            f"ssl_gan_jax.{name}" + ".__main__" * hasattr(package, "__path__")
-        )
+        path = "report.__main__" if name == "report" else f"commands.{name}"
+        module = importlib.import_module(f"ssl_gan_jax.{path}")
         monkeypatch.setattr("sys.argv", [name, *args])
         with (
             monkeypatch.context() as patch,

@@ -296,13 +296,13 @@ def test_every_cell_of_the_results_stands_under_its_method_budget_and_metric(com
     assert checked > 60
 
 
-MODULES = "audit calibration card export main predict quality report.__main__ sample sweep"
+MODULES = "audit calibration card export main predict quality sample sweep"
 
 
-@pytest.mark.parametrize("name", MODULES.split())
+@pytest.mark.parametrize("name", ["report.__main__", *(f"commands.{n}" for n in MODULES.split())])
 def test_every_module_says_how_it_is_called_and_how_it_ends(name):
     """What --help prints: argparse's text, or with absl's flags the docstring."""
     module = importlib.import_module(f"ssl_gan_jax.{name}")
     text = module.PARSER.format_help() if hasattr(module, "PARSER") else module.__doc__
-    assert f"    python -m ssl_gan_jax.{name.removesuffix('.__main__')} " in text
+    assert f"    python -m ssl_gan_jax.{re.sub('commands.|.__main__', '', name)} " in text
     assert re.search(r"Exit\s+codes: 0 ", text)

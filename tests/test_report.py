@@ -450,16 +450,16 @@ def test_settings_of_any_text_name_columns_and_legends_as_they_stand(text, tmp_p
 
 
 def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):
-    from ssl_gan_jax.data import task
+    from ssl_gan_jax.data import dataset
 
     calls = []
 
-    def open_task(data, seed):
+    def open_dataset(data, seed):
         calls.append(data["name"])
         records = type("Records", (), {"image": np.zeros((70, 8, 8, 1), np.uint8)})
-        return task.Task(records, np.arange(70), *[np.arange(0)] * 3)
+        return dataset.Dataset(records, np.arange(70), *[np.arange(0)] * 3)
 
-    monkeypatch.setattr(task, "open_task", open_task)
+    monkeypatch.setattr(dataset, "open_dataset", open_dataset)
     (panel,) = rows.find([made_report]).panels
     assert [len(group) for group in figures.of_panel(panel)] == [2, 4, 2, 2] and not calls
     *_, (*_, real) = figures.of_panel(panel, real_images=True)

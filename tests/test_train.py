@@ -19,8 +19,8 @@ from tiny import METHODS
 
 from ssl_gan_jax import methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
+from ssl_gan_jax.data import dataset as task_lib
 from ssl_gan_jax.data import records
-from ssl_gan_jax.data import task as task_lib
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.training import checkpoint, compiled, run
 from ssl_gan_jax.training.folder import lock_folder
@@ -252,7 +252,7 @@ def json_like(workdir):
 
 def test_a_finished_run_is_not_run_again(whole, monkeypatch):
     folder = whole("supervised")
-    monkeypatch.setattr(run, "open_task", None)
+    monkeypatch.setattr(run, "open_dataset", None)
     result = train.run(small("supervised"), folder)
     assert result == json.loads((folder / "result.json").read_text())
 
@@ -280,11 +280,11 @@ def test_a_run_without_checkpoints_does_not_go_on(whole, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_the_same_names_and_labels(whole, tmp_path):
-    task = run.open_task(small("supervised").data, 0)
-    old = hashlib.sha256(repr(task.records.path[task.labelled].tolist()).encode())
+    task = run.open_dataset(small("supervised").data, 0)
+    old = hashlib.sha256(repr(task.records.path[task.labeled].tolist()).encode())
     for rows in task[2:]:
         old.update(repr(task.records.path[rows].tolist()).encode())
-    for rows in (task.labelled, task.val):
+    for rows in (task.labeled, task.val):
         old.update(repr(task.records.label[rows].tolist()).encode())
     assert task_lib.changes(task, old.hexdigest()) == []
     assert task_lib.changes(task, "0" * 64) == ["names or labels"]
@@ -302,15 +302,15 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(whole):
 def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_path, monkeypatch):
     shutil.copytree(whole("supervised"), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    open_task = run.open_task
+    open_dataset = run.open_dataset
 
     def others(*args):
-        task = open_task(*args)
+        task = open_dataset(*args)
         image = task.records.image.copy()
         image[task.test[0], 3, 3] ^= 1  # a single bit
         return task._replace(records=dataclasses.replace(task.records, image=image))
 
-    monkeypatch.setattr(run, "open_task", others)
+    monkeypatch.setattr(run, "open_dataset", others)
     with pytest.raises(UserError, match=r"\(other pixels\)"):
         train.run(small("supervised"), tmp_path / "run")
 
@@ -318,15 +318,15 @@ def test_a_run_does_not_go_on_with_other_pixels_of_the_same_names(whole, tmp_pat
 def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
     shutil.copytree(whole("supervised"), tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    open_task = run.open_task
+    open_dataset = run.open_dataset
 
     def another_label(*args):
-        task = open_task(*args)
+        task = open_dataset(*args)
         label = task.records.label.copy()
-        label[task.labelled[0]] = 1 - label[task.labelled[0]]
+        label[task.labeled[0]] = 1 - label[task.labeled[0]]
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
-    monkeypatch.setattr(run, "open_task", another_label)
+    monkeypatch.setattr(run, "open_dataset", another_label)
     with pytest.raises(UserError, match="division or labels are not those"):
         train.run(small("supervised"), tmp_path / "run")
 
@@ -389,18 +389,18 @@ def test_bad_input_is_named_before_work_and_leaves_no_folder(
 
 
 def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, monkeypatch):
-    config, open_task = small("ssl_gan", **{"train.seed": 1}), run.open_task
+    config, open_dataset = small("ssl_gan", **{"train.seed": 1}), run.open_dataset
 
     def other_labels(*args):
-        task = open_task(*args)
+        task = open_dataset(*args)
         label = task.records.label.copy()
-        hidden = np.setdiff1d(np.arange(len(label)), np.union1d(task.labelled, task.val))
+        hidden = np.setdiff1d(np.arange(len(label)), np.union1d(task.labeled, task.val))
         label[hidden] = 1 - label[hidden]
         return task._replace(records=dataclasses.replace(task.records, label=label))
 
     a, b = tmp_path / "a", tmp_path / "b"
     train.run(config, a)
-    monkeypatch.setattr(run, "open_task", other_labels)
+    monkeypatch.setattr(run, "open_dataset", other_labels)
     train.run(config, b)
     assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
     a, b = (json.loads((folder / "result.json").read_text())["test"] for folder in (a, b))

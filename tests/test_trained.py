@@ -20,8 +20,8 @@ from ssl_gan_jax.commands import calibration as calibration_main
 from ssl_gan_jax.commands import card, command_line, export, predict, quality
 from ssl_gan_jax.commands import sample as sample_lib
 from ssl_gan_jax.data import records
+from ssl_gan_jax.data.dataset import Dataset, open_dataset
 from ssl_gan_jax.data.sources.phantom import radiograph
-from ssl_gan_jax.data.task import Task, open_task
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, explain, groups, metrics
 from ssl_gan_jax.files import write_json
@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     config = small("ssl_gan", steps=2)
     train.run(config, folder / "run")
-    task = open_task(config.data, config.train.seed)
+    task = open_dataset(config.data, config.train.seed)
     place = {path: i for i, path in enumerate(sorted_paths())}
     for path in task.records.path[task.test]:
         file = folder / "images" / path
@@ -138,7 +138,7 @@ def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypa
                 "--neighbours"), (quality, tmp_path / "run", f"--features={folder}")]  # fmt: skip
     for what, records_now in others.items():
         monkeypatch.setattr(
-            inference, "open_task", lambda *_, r=records_now: task._replace(records=r)
+            inference, "open_dataset", lambda *_, r=records_now: task._replace(records=r)
         )
         for module, *args in commands:
             with pytest.raises(UserError, match=what):
@@ -148,7 +148,7 @@ def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypa
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     del result["fingerprint"]  # a run of an earlier version
     write_json(tmp_path / "run" / "result.json", result)
-    monkeypatch.setattr(inference, "open_task", lambda *_: task)
+    monkeypatch.setattr(inference, "open_dataset", lambda *_: task)
     command(calibration_main, run)
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_radiograph_is_out_of_distribution(finished):
     for row in noise:
         np.random.default_rng(0).shuffle(row)  # keeps the histogram
     known, unknown = (
-        inference.responder(inference.open_run(folder))(x).ood
+        inference.predictor(inference.open_run(folder))(x).ood
         for x in (images, noise.reshape(images.shape))
     )
     label = np.repeat([0, 1], [len(known), len(unknown)])
@@ -197,7 +197,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
     ("unlabelled", "labels", "wanted"), [(8, True, "all"), (0, True, "few"), (0, False, "all")]
 )
 def test_g_could_copy_what_it_was_trained_on(unlabelled, labels, wanted):
-    task = Task(None, labelled="few", unlabelled="all", val=None, test=None)
+    task = Dataset(None, labeled="few", unlabeled="all", val=None, test=None)
     config = {"train": {"unlabeled_batch_size": unlabelled}}
     assert result_lib.learnt_from(task, config, labels) == wanted
 
@@ -237,7 +237,7 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 1), np.uint8)
     scaled = images.astype(np.float32) / 127.5 - 1
     wanted = jax.nn.softmax(method.classify(state, scaled)[0])
-    answer = inference.responder(run)(images)
+    answer = inference.predictor(run)(images)
     np.testing.assert_allclose(answer.probability, wanted, atol=1e-5)
     assert np.isnan(answer.ood).all()
     np.testing.assert_allclose(jax.jit(export.portable(run))(scaled)[0], wanted, atol=1e-5)
@@ -256,7 +256,7 @@ def test_without_classifier_or_generator_it_is_said(tmp_path):
     saved(tmp_path / "dcgan", {"name": "dcgan"})
     saved(tmp_path / "supervised", {"name": "supervised"})
     with pytest.raises(UserError, match="dcgan has no classifier"):
-        inference.responder(inference.open_run(tmp_path / "dcgan"))
+        inference.predictor(inference.open_run(tmp_path / "dcgan"))
     with pytest.raises(UserError, match="supervised has no generator"):
         command(sample_lib, f"--workdir={tmp_path / 'supervised'}", f"--out={tmp_path}")
 
@@ -418,7 +418,7 @@ def test_foreign_runtimes_agree_with_predict(form, finished, tmp_path):
     for n in (1, 5):
         images = task.records.image[task.test[:n]]
         probability, ood = call(images.astype(np.float32) / np.float32(127.5) - np.float32(1))
-        wanted = inference.responder(run)(images)
+        wanted = inference.predictor(run)(images)
         np.testing.assert_allclose(probability, wanted.probability, atol=1e-5)
         np.testing.assert_allclose(ood, wanted.ood, rtol=1e-3)
 

@@ -24,7 +24,7 @@ from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.commands.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.audit import COLUMNS, PAIRS, audit, headers, sheet, summary
-from ssl_gan_jax.data.task import divide, load, understood
+from ssl_gan_jax.data.dataset import divide, load, understood
 from ssl_gan_jax.files import grid, write_json, write_png
 from ssl_gan_jax.paths import private
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)
     if command_line.JSON.value:
-        command_line.tell(True, **report)
+        command_line.print_result(True, **report)
     return 1 if report["leaks"] else 0
 
 

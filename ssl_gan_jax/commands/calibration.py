@@ -6,7 +6,7 @@ From the validation images of its data set: `data.dir` of its config, unless --d
 the data lies now. Writes into the run's folder. Exit codes: 0 done, 2 bad input.
 
     calibration.json   temperature, operating points with intervals, and what they rest on
-    calibration.npz    mean and main directions of the classifier's features, for `Familiar`
+    calibration.npz    mean and main directions of the classifier's features, for `OodDetector`
 """
 
 import argparse
@@ -27,14 +27,14 @@ PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar=
 def main(args: argparse.Namespace) -> None:
     """Writes both files, and says how far calibration was off."""
     run = inference.open_run(args.workdir)
-    inference.needs(run, "classifier")
-    task = inference.task_of(run, args.data_dir)
+    inference.require(run, "classifier")
+    task = inference.dataset_of(run, args.data_dir)
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
     classify = jax.jit(run.method.classify)
     made, _ = fit_calibration(classify, run.state, task)
     calibration.save(run.workdir, made)
-    command_line.tell(args.json, temperature=made.temperature, **made.validation)
+    command_line.print_result(args.json, temperature=made.temperature, **made.validation)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ssl_gan_jax.report.card import write_card
 def main(args: argparse.Namespace) -> None:
     """Writes the card."""
     write_card(args.workdir, *inference.read(args.workdir))
-    command_line.tell(args.json, card=f"{args.workdir}/MODEL_CARD.md")
+    command_line.print_result(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
 
 PARSER = command_line.parser("card", __doc__)

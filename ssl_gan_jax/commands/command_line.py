@@ -81,7 +81,7 @@ def origins() -> dict[str, tuple[Any, str]]:
     return found
 
 
-def tell(as_json: bool, **told: Any) -> None:  # noqa: ANN401
+def print_result(as_json: bool, **told: Any) -> None:  # noqa: ANN401
     """Prints what a command did on stdout: a line for each, or all as one line of JSON."""
     lines = [json.dumps(told)] if as_json else [f"{key}: {value}" for key, value in told.items()]
     print("\n".join(lines), flush=True)

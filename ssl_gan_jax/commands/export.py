@@ -25,24 +25,24 @@ from ssl_gan_jax import inference
 from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, user_error, write_json
-from ssl_gan_jax.inference import Trained
+from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.nets import convolution
 from ssl_gan_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
+def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
     """Images [B,S,S,1] in [-1,1] -> probabilities [B,K] and ood scores [B], in plain operations.
 
     Traced here for one image, and mapped over the batch: B then may be symbolic, and converters
     see neither Flax modules nor the form of the convolution that is for CPUs alone.
     """
-    inference.needs(run, "classifier")
+    inference.require(run, "classifier")
     size = run.config["data"]["size"]
 
     def one(images: Array) -> tuple[Array, Array]:
-        logits, ood = inference.respond(run, images)
+        logits, ood = inference.predict(run, images)
         return jax.nn.softmax(logits), ood
 
     with convolution.form("xla"):
@@ -51,7 +51,7 @@ def portable(run: Trained) -> Callable[[Array], tuple[Array, Array]]:
     return jax.vmap(lambda image: tuple(out[0] for out in evaluate(image[None])))
 
 
-def preprocessing(run: Trained) -> dict[str, Any]:
+def preprocessing(run: FinishedRun) -> dict[str, Any]:
     """What somebody must know to feed the exported model and to read its outputs; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
     equalize, aspect = data["equalize"], data["aspect"]
@@ -76,7 +76,7 @@ def preprocessing(run: Trained) -> dict[str, Any]:
             "ood_score": {
                 "shape": ["batch"],
                 "meaning": "above 1: unlike the images of the run, its probability means nothing",
-                "known": run.calibration.familiar is not None,
+                "known": run.calibration.ood_detector is not None,
             },
         },
         "temperature": run.calibration.temperature,  # is in the model already
@@ -92,7 +92,7 @@ def preprocessing(run: Trained) -> dict[str, Any]:
     }
 
 
-def stablehlo(run: Trained, out: Path) -> Path:
+def stablehlo(run: FinishedRun, out: Path) -> Path:
     """Writes model.stablehlo for PLATFORMS, weights and all, in `jax.export`'s container."""
     size = run.config["data"]["size"]
     (batch,) = jax.export.symbolic_shape("b")
@@ -103,7 +103,7 @@ def stablehlo(run: Trained, out: Path) -> Path:
     return path
 
 
-def savedmodel(run: Trained, out: Path) -> Path:
+def savedmodel(run: FinishedRun, out: Path) -> Path:
     """Writes the folder saved_model, whose signature `serving_default` has the names above."""
     from jax.experimental import jax2tf
 
@@ -132,7 +132,7 @@ def savedmodel(run: Trained, out: Path) -> Path:
     return path
 
 
-def onnx(run: Trained, out: Path) -> Path:
+def onnx(run: FinishedRun, out: Path) -> Path:
     """Writes model.onnx. Raises UserError without jax2onnx."""
     try:
         import jax2onnx
@@ -167,7 +167,9 @@ def main(args: argparse.Namespace) -> None:
     out = args.out or command_line.output("--out", folder=True)(str(run.workdir / "export"))
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
-    command_line.tell(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))
+    command_line.print_result(
+        args.json, model=str(path), preprocessing=str(out / "preprocessing.json")
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if _SHOW.value:
         shown = {key: {"value": v, "from": origin} for key, (v, origin) in origins.items()}
         text = {key: f"{v!r} ({origin})" for key, (v, origin) in origins.items()}
-        command_line.tell(JSON.value, **(shown if JSON.value else text))
+        command_line.print_result(JSON.value, **(shown if JSON.value else text))
         return 0
     chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
     logging.info("%s; all else by default", ", ".join(chosen))

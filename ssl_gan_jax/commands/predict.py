@@ -33,7 +33,7 @@ from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import explain, metrics
 from ssl_gan_jax.files import atomic_write, write_png
-from ssl_gan_jax.inference import Answer, Trained
+from ssl_gan_jax.inference import FinishedRun, Prediction
 
 CHUNK = 256  # images in memory at a time
 
@@ -87,7 +87,9 @@ def read(
                 yield [p for p, _ in good], np.stack([x for _, x in good])
 
 
-def rows(run: Trained, paths: Sequence[str], answer: Answer, threshold: float) -> list[dict]:
+def rows(
+    run: FinishedRun, paths: Sequence[str], answer: Prediction, threshold: float
+) -> list[dict]:
     """One JSON-ready row an image, as the columns of the CSV file."""
     called = metrics.decide(answer.probability, threshold)
     return [
@@ -165,9 +167,9 @@ def main(args: argparse.Namespace) -> int:
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
-    respond = inference.responder(run)
+    predict = inference.predictor(run)
     heat = explain.explainer(run) if args.explain else None
-    if run.calibration.familiar is None:
+    if run.calibration.ood_detector is None:
         print(
             f"{run.workdir} has no calibration: ood stays empty; "
             f"python -m ssl_gan_jax.calibration --workdir={run.workdir} makes one",
@@ -179,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=len(files))
         for names, pixels in read(files, run.config["data"], skipped):
-            table += rows(run, names, respond(pixels), threshold)
+            table += rows(run, names, predict(pixels), threshold)
             if heat:
                 pictures = map(explain.overlay, pixels, heat(pixels))
                 for i, picture in enumerate(pictures, len(table) - len(names)):

@@ -19,13 +19,13 @@ from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
 from ssl_gan_jax.files import write_json
-from ssl_gan_jax.inference import Trained, needs, open_run, task_of
+from ssl_gan_jax.inference import FinishedRun, dataset_of, open_run, require
 from ssl_gan_jax.training.result import learnt_from
 
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
 
 
-def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
+def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     """The CXR-feature distances of the run in `workdir`, by the classifier of `reference`.
 
     All are to the validation images, which no G has seen (of one class, if G learnt one only).
@@ -39,10 +39,10 @@ def measure(workdir: Path, reference: Trained) -> dict[str, Any]:
         another size, or a reference without convolutions.
     """
     run = open_run(workdir)
-    needs(run, "generator")
+    require(run, "generator")
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
-    task = task_of(run)
+    task = dataset_of(run)
     seen = learnt_from(task, run.config, bool(run.method.classify))
     if min(len(seen), len(task.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     for workdir in args.runs:
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}
         write_json(workdir / "quality.json", scores)
-        command_line.tell(args.json, run=str(workdir), **scores)
+        command_line.print_result(args.json, run=str(workdir), **scores)
 
 
 if __name__ == "__main__":

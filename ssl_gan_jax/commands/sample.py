@@ -27,7 +27,7 @@ from ssl_gan_jax.commands import command_line
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import generated
 from ssl_gan_jax.files import atomic_write, grid, write_png
-from ssl_gan_jax.inference import Trained
+from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.training.result import learnt_from
 from ssl_gan_jax.types import Array
 
@@ -52,16 +52,18 @@ def between(a: Array, b: Array, steps: int, uniform: bool) -> Array:
     return (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
 
 
-def interpolation(run: Trained, z: Array) -> Array:
+def interpolation(run: FinishedRun, z: Array) -> Array:
     """Images [(n-1)*STEPS,S,S,1] on the way from each z [n,Z] to the next."""
     uniform = run.config["method"].get("z_prior") == "uniform"
     way = jnp.concatenate([between(a, b, STEPS, uniform) for a, b in zip(z, z[1:])])  # noqa: B905
     return jax.jit(run.method.generate)(run.state, way)
 
 
-def write_neighbours(path: Path, run: Trained, images: np.ndarray, data_dir: Path | None) -> None:
+def write_neighbours(
+    path: Path, run: FinishedRun, images: np.ndarray, data_dir: Path | None
+) -> None:
     """Writes file,distance of `images` [n,S,S,1] in [-1,1]; the last rows are of validation."""
-    task = inference.task_of(run, data_dir)
+    task = inference.dataset_of(run, data_dir)
     pixels = task.records.image
     train = pixels[learnt_from(task, run.config, bool(run.method.classify))]
     moves = generated.moves(run.config["method"])
@@ -96,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
     if args.n < 1 + args.interpolate:
         raise UserError(f"--n={args.n}: give {1 + args.interpolate} or more")
     run, out = inference.open_run(args.workdir), args.out
-    inference.needs(run, "generator")
+    inference.require(run, "generator")
     z = run.method.draw_z(jax.random.key(args.seed), args.n)
     images = np.asarray(jax.jit(run.method.generate)(run.state, z))
     for i, image in enumerate(images):
@@ -107,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
         write_png(out / "interpolation.png", grid(way, STEPS), MARK)
     if args.neighbours:
         write_neighbours(out / "neighbours.csv", run, images, args.data_dir)
-    command_line.tell(args.json, images=len(images), folder=str(out))
+    command_line.print_result(args.json, images=len(images), folder=str(out))
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def main(argv: Sequence[str]) -> int:
         for cell in (cell for group in todo for cell in group):
             state = _state(workdir / cell.name)
             if command_line.JSON.value:
-                command_line.tell(True, cell=cell.name, state=state)
+                command_line.print_result(True, cell=cell.name, state=state)
             else:
                 print(f"{state:12} {cell.name}")
         return 0

@@ -13,7 +13,7 @@ from ssl_gan_jax.data import quiet
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Batch
 
-LABELLED, UNLABELLED = 0, 1  # the two streams, part of their shuffle seeds
+LABELLED, UNLABELED = 0, 1  # the two streams, part of their shuffle seeds
 _BLOCK = 64  # steps whose indices are computed at once
 _SMALL = 512  # images; below, `random_index_shuffle` is slow: it ciphers 10 bits until one fits
 _TWENTY_BITS = np.int64(2**20 - 1)
@@ -73,7 +73,7 @@ def batches(
     labelled, unlabelled = (np.asarray(rows, np.int64) for rows in (labelled, unlabelled))
     order = zip(
         _order(len(labelled), batch_size, (seed, LABELLED), start, steps),
-        _order(len(unlabelled), unlabeled_batch, (seed, UNLABELLED), start, steps),
+        _order(len(unlabelled), unlabeled_batch, (seed, UNLABELED), start, steps),
         strict=True,
     )
     for i, j in order:

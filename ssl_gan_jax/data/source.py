@@ -27,8 +27,8 @@ from ssl_gan_jax.files import csv_cell
 
 quiet.tensorflow()  # before TFDS imports it with all its noise
 
-UNLABELLED = -1
-OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELLED, "drop": None}
+UNLABELED = -1
+OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELED, "drop": None}
 CHUNK = 64  # images that are prepared together, and lost together where that is interrupted
 # Errors of disks and permissions, which may pass: not to be kept as a fault of the file.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     """One image, as its source describes it."""
 
     path: str  # unique; relative to data_dir as the user named it, with forward slashes
-    label: int  # 0..K-1, or UNLABELLED
+    label: int  # 0..K-1, or UNLABELED
     patient: str  # images of one patient share it
     split: str = ""  # official split: 'train', 'val', 'test'; '' = none
     site: str = ""  # institution, '' where there is one only

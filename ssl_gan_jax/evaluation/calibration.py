@@ -32,7 +32,7 @@ POINTS = ("youden", *(f"{kind}={x:g}" for kind in ("sensitivity", "specificity")
 REPAIR = "make it anew with python -m ssl_gan_jax.calibration"
 
 
-class Familiar(NamedTuple):
+class OodDetector(NamedTuple):
     """`score` of features f [F] is scale |f - mean|^2 - |directions (f - mean)|^2."""
 
     mean: np.ndarray  # [F] float32
@@ -50,7 +50,7 @@ class Calibration(NamedTuple):
 
     temperature: float
     operating_points: Mapping[str, Mapping[str, Any]]  # {} with other than two classes
-    familiar: Familiar | None
+    ood_detector: OodDetector | None
     validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
 
     def threshold(self, point: str = "youden") -> float:
@@ -68,8 +68,11 @@ class Calibration(NamedTuple):
         return self.operating_points[point]["threshold"]
 
     def as_json(self) -> dict[str, Any]:
-        """What calibration.json and the card say: of `familiar`, only whether there is one."""
-        return self._asdict() | {"familiar": self.familiar is not None}
+        """What calibration.json and the card say: of the detector, only whether there is one."""
+        content = self._asdict()
+        return {k: v for k, v in content.items() if k != "ood_detector"} | {
+            "familiar": self.ood_detector is not None  # its name in files since version 0.1
+        }
 
 
 def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -136,7 +139,7 @@ def operating_points(
     return points
 
 
-def fit_familiar(features: np.ndarray, others: np.ndarray) -> Familiar:
+def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
     """From features [N,F] of training images and [M,F] of others, which set the limit; N, M > 0."""
     features = np.asarray(features, np.float64)
     n, f = features.shape
@@ -148,14 +151,14 @@ def fit_familiar(features: np.ndarray, others: np.ndarray) -> Familiar:
     basis = vectors[:, n - r :].T @ away / np.sqrt(n * variance)[:, None]
     rest = max((values.sum() - variance.sum()) / (f - r), 1e-12)
     directions = basis * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
-    raw = Familiar(mean, directions, np.asarray(1 / rest))
+    raw = OodDetector(mean, directions, np.asarray(1 / rest))
     limit = max(float(np.quantile(raw.score(np.asarray(others, np.float64)), QUANTILE)), 1e-12)
     parts = mean, directions / np.sqrt(limit), raw.scale / limit
-    return Familiar(*(np.asarray(part, np.float32) for part in parts))
+    return OodDetector(*(np.asarray(part, np.float32) for part in parts))
 
 
 def fit(
-    logits: np.ndarray, label: np.ndarray, patient: np.ndarray, familiar: Familiar | None
+    logits: np.ndarray, label: np.ndarray, patient: np.ndarray, ood_detector: OodDetector | None
 ) -> Calibration:
     """By validation images: `logits` [N,K], `label` [N], `patient` [N]; N > 0."""
     temperature = fit_temperature(logits, label)
@@ -167,14 +170,14 @@ def fit(
         "ece_before": metrics.metrics(tempered(logits, 1.0), label)["ece"],
         "ece": metrics.metrics(tempered(logits, temperature), label)["ece"],
     }
-    return Calibration(temperature, points, familiar, validation)
+    return Calibration(temperature, points, ood_detector, validation)
 
 
 def save(workdir: str | Path, made: Calibration) -> None:
     """Writes both files, each atomically. Raises UserError where they cannot be written."""
-    if made.familiar:
+    if made.ood_detector:
         with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
-            np.savez(file, **made.familiar._asdict())
+            np.savez(file, **made.ood_detector._asdict())
     write_json(Path(workdir) / "calibration.json", made.as_json())
 
 
@@ -184,16 +187,16 @@ def load(workdir: str | Path, threshold: float | None = None) -> Calibration:
     Raises:
       UserError: a file is damaged.
     """
-    path, familiar = Path(workdir) / "calibration.json", None
+    path, ood_detector = Path(workdir) / "calibration.json", None
     if not path.exists():
         points = {} if threshold is None else {"youden": {"threshold": threshold}}
         return Calibration(1.0, points, None)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["familiar"]:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("familiar"):
             path = path.with_suffix(".npz")
             with np.load(path, allow_pickle=False) as parts:
-                familiar = Familiar(*(parts[name] for name in Familiar._fields))
-        return Calibration(**told | {"familiar": familiar})
+                ood_detector = OodDetector(*(parts[name] for name in OodDetector._fields))
+        return Calibration(**content, ood_detector=ood_detector)
     except Exception as error:  # zip, header, JSON or key: what a damaged file raises varies
         raise UserError(f"{path} is missing or damaged ({error!r}); {REPAIR}") from None

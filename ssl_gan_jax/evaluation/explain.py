@@ -20,7 +20,7 @@ from PIL import Image
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import batched
-from ssl_gan_jax.inference import BATCH, Trained, needs
+from ssl_gan_jax.inference import BATCH, FinishedRun, require
 from ssl_gan_jax.types import Array, Method, TrainState
 
 
@@ -59,9 +59,9 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
     return gradient[-len(images) :], maps[-1][-len(images) :]
 
 
-def explainer(run: Trained) -> Callable[[np.ndarray], np.ndarray]:
+def explainer(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
     """`heatmaps`, compiled once: uint8 images [N,S,S,1] -> [N,8,8]."""
-    needs(run, "classifier")
+    require(run, "classifier")
     compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images),))
     return lambda images: batched(compiled, images, BATCH)[0]
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.task import Task
 from ssl_gan_jax.evaluation import metrics
 
 SMALLEST = 10  # images of a group that is reported: of fewer the scores say nothing
 
 
-def splits(task: Task) -> dict[str, dict[str, Any]]:
+def splits(task: Dataset) -> dict[str, dict[str, Any]]:
     """Images, patients and images a class of each part of `task`, by site where there are several.
 
     JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
@@ -19,8 +19,8 @@ def splits(task: Task) -> dict[str, dict[str, Any]]:
     """
     records, told = task.records, {}
     parts = {
-        "labelled": task.labelled,
-        "unlabelled": task.unlabelled,
+        "labelled": task.labeled,
+        "unlabelled": task.unlabeled,
         "validation": task.val,
         "test": task.test,
     }

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     found = report.write(args.runs, out, args.rows, args.real_images)
     counts = {"runs": found.runs, "unfinished": found.unfinished, "unreadable": found.unreadable}
     told = {name: len(some) for name, some in counts.items()}
-    command_line.tell(args.json, report=str(out / "report.html"), **told)
+    command_line.print_result(args.json, report=str(out / "report.html"), **told)
 
 
 if __name__ == "__main__":

@@ -163,17 +163,17 @@ def real_grid(panel: Panel) -> Iterator[Picture]:
     Raises:
       UserError: the data cannot be opened as the run's config says.
     """
-    from ssl_gan_jax.data import task  # TensorFlow: only if asked for
+    from ssl_gan_jax.data import dataset  # TensorFlow: only if asked for
 
     for _, run in list(_examples(panel, "config.json"))[:1]:
         path = run.folder / "config.json"
         try:
-            opened = task.open_task(read_json(path.read_bytes())["data"], run.seed)
+            opened = dataset.open_dataset(read_json(path.read_bytes())["data"], run.seed)
             if noted := run.row.get("fingerprint"):  # not of runs of earlier versions
-                task.check_data(run.folder, opened, run.row["classes"], noted)
+                dataset.check_data(run.folder, opened, run.row["classes"], noted)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path}: does not say which data") from None
-        images = opened.records.image[opened.labelled[:64]]
+        images = opened.records.image[opened.labeled[:64]]
         caption = "WARNING: real training images, which may show patients: keep this page to "
         caption += f"those whom the terms of {panel.data} allow to see them."
         yield _png(grid(images / 127.5 - 1, columns=8), "Grid of real training images", caption)

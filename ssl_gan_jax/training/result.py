@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.data.task import Task
+from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.report.card import write_card
@@ -27,14 +27,14 @@ def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, An
 
     `replicas` runs shared the time. With `result.json` the run is done.
     """
-    config, dataset = run.config, run.task
+    config, dataset = run.config, run.dataset
     result = {
         "method": config.method.name,
         "data": config.data.name,
         "labels_per_class": config.data.labels_per_class or None,
         "images": config.data.images or None,
-        "labelled": len(dataset.labelled) if run.compiled.classify else 0,
-        "unlabelled": len(dataset.unlabelled) if run.uses_unlabeled else 0,
+        "labelled": len(dataset.labeled) if run.compiled.classify else 0,
+        "unlabelled": len(dataset.unlabeled) if run.uses_unlabeled else 0,
         "size": config.data.size,
         "seed": config.train.seed,
         "steps": run.steps,
@@ -62,7 +62,7 @@ def final_scores(run: "TrainingRun", state: TrainState) -> dict[str, Any]:
     Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.
     With `train.test_at_end` off, as for tuning, the test images are not used.
     """
-    best, dataset, records = run.meta["best"], run.task, run.task.records
+    best, dataset, records = run.meta["best"], run.dataset, run.dataset.records
     result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
     if best and best["step"] != int(state.step):
         result["best_step"] = best["step"]
@@ -108,7 +108,7 @@ FIT = 1000  # training images that say what is familiar; more change little
 
 
 def fit_calibration(
-    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Task
+    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Dataset
 ) -> tuple[calibration.Calibration, np.ndarray]:
     """By the validation images of `task`, of which there must be some; and their logits [V,K].
 
@@ -116,26 +116,28 @@ def fit_calibration(
     counts as familiar and joins the validation images in saying how far that reaches.
     """
     compiled = functools.partial(classify, state)
-    image, rows = task.records.image, np.union1d(task.labelled, task.unlabelled)
+    image, rows = task.records.image, np.union1d(task.labeled, task.unlabeled)
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = metrics.batched(compiled, image[task.val], BATCH)
     _, known = metrics.batched(compiled, image[rows], BATCH)
     held = np.arange(len(rows)) % 5 == 4
-    familiar = None
+    ood_detector = None
     if len(rows) >= 5:
-        familiar = calibration.fit_familiar(known[~held], np.concatenate([known[held], features]))
+        ood_detector = calibration.fit_ood_detector(
+            known[~held], np.concatenate([known[held], features])
+        )
     label, patient = task.records.label[task.val], task.records.patient[task.val]
-    return calibration.fit(logits, label, patient, familiar), logits
+    return calibration.fit(logits, label, patient, ood_detector), logits
 
 
-def learnt_from(task: Task, config: Mapping[str, Any], labels: bool) -> np.ndarray:
+def learnt_from(task: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:
     """Rows of the images that G could copy: all of training, or the labelled if it saw no others.
 
     `labels`: whether the method uses labels; one that does not learns from all images as they are.
     """
     if labels and not config["train"]["unlabeled_batch_size"]:
-        return task.labelled
+        return task.labeled
     if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
-        return np.union1d(task.labelled, task.unlabelled)
-    return task.unlabelled
+        return np.union1d(task.labeled, task.unlabeled)
+    return task.unlabeled

@@ -14,7 +14,7 @@ from absl import logging
 from ssl_gan_jax import processes
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
-from ssl_gan_jax.data.task import check_data, check_taught, fingerprint, open_task
+from ssl_gan_jax.data.dataset import check_data, check_taught, fingerprint, open_dataset
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import grid, write_json
@@ -48,13 +48,13 @@ class TrainingRun:
         self.shard_sizes = (train.batch_size, train.unlabeled_batch_size) if shard else None
         check(config)
         self._check_method()  # before images are prepared, which may take hours
-        self.task = open_task(config.data, train.seed)
-        self.classes = self.task.records.classes
+        self.dataset = open_dataset(config.data, train.seed)
+        self.classes = self.dataset.records.classes
         self.compiled = self.compile()
         if self.compiled.classify:
-            check_taught(self.task)
+            check_taught(self.dataset)
         # What batches are drawn from: all images serve a method that has no use for labels.
-        self.train_rows = self.task.labelled if self.compiled.classify else self.task.unlabelled
+        self.train_rows = self.dataset.labeled if self.compiled.classify else self.dataset.unlabeled
         self.uses_unlabeled = bool(train.unlabeled_batch_size or not self.compiled.classify)
         self.steps = train.steps
         if train.epochs:
@@ -62,7 +62,7 @@ class TrainingRun:
         if self.steps < 1:
             raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
-        self.meta["data"] = fingerprint(self.task)
+        self.meta["data"] = fingerprint(self.dataset)
         # The whole first batch, on every process: all begin with the same weights.
         first = next(self.batches(0, 1, process=PLACE_OF_ONE_RUN))
         self._init_args = jax.random.key(train.seed), first
@@ -99,14 +99,14 @@ class TrainingRun:
         processes.check_same(
             "config and data",
             repr(self.config.to_dict()),
-            *self.task.records.path,
+            *self.dataset.records.path,
             *self.train_rows,
         )
         self._begun = time.monotonic()
         restored = checkpoint.restore(self.checkpoints, self.abstract_state)
         if restored:
             data, (state, self.meta) = self.meta["data"], restored
-            check_data(self.workdir, self.task, self.meta["classes"], self.meta.get("data"))
+            check_data(self.workdir, self.dataset, self.meta["classes"], self.meta.get("data"))
             self.meta["data"] = data
             if int(state.step) > self.steps:
                 raise UserError(
@@ -144,12 +144,12 @@ class TrainingRun:
         self, start: int, stop: int, process: tuple[int, int] | None = None
     ) -> Iterator[Batch]:
         """Batches of NumPy arrays for the steps from `start` to `stop` - 1; this process's part."""
-        records, train = self.task.records, self.config.train
+        records, train = self.dataset.records, self.config.train
         return pipeline.batches(
             records.image,
             records.label,
             self.train_rows,
-            self.task.unlabelled,
+            self.dataset.unlabeled,
             batch_size=train.batch_size,
             unlabeled_batch=train.unlabeled_batch_size,
             seed=train.seed,
@@ -175,11 +175,11 @@ class TrainingRun:
 
     def evaluate(self, step: int, state: TrainState) -> None:
         """Scores the validation images at threshold .5, and notes whether these are the best."""
-        rows = self.task.val
+        rows = self.dataset.val
         if not self.compiled.classify or not len(rows):
             return
         probs, logits = self.predict(state, rows)
-        scores = metrics.metrics(probs, self.task.records.label[rows], logits=logits)
+        scores = metrics.metrics(probs, self.dataset.records.label[rows], logits=logits)
         scores = {name: scores[name] for name in metrics.METRICS}
         self._writer.scalars(step, scores, "validation")
         score = scores["auroc"] if scores["auroc"] is not None else scores["accuracy"]
@@ -217,7 +217,7 @@ class TrainingRun:
             return self.compiled.classify(state, images)[0]
 
         size = self.config.train.evaluation_batch_size
-        logits = metrics.logits_of(predict, self.task.records.image[rows], size)
+        logits = metrics.logits_of(predict, self.dataset.records.image[rows], size)
         return calibration.tempered(logits, 1.0), logits
 
     def samples(self, state: TrainState) -> jax.Array:
@@ -236,8 +236,8 @@ class TrainingRun:
         return columns
 
     def _log_start(self, start: int) -> None:
-        data, task = self.config.data, self.task
-        label = task.records.label[task.labelled]
+        data, task = self.config.data, self.dataset
+        label = task.records.label[task.labeled]
         per_class = (f"{np.sum(label == k)} {name}" for k, name in enumerate(self.classes))
         logging.info(
             "%s on %s at %dx%d: %s labelled; %d training, %d validation, %d test images; "
@@ -247,7 +247,7 @@ class TrainingRun:
             data.size,
             data.size,
             ", ".join(per_class),
-            len(task.unlabelled),
+            len(task.unlabeled),
             len(task.val),
             len(task.test),
             start,

@@ -9,7 +9,6 @@ of the image.
 Appends one JSON row a run. Exit codes: 0 done, 2 bad input.
 """
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.sources.phantom import anatomy
 from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
 from ssl_gan_jax.evaluation import explain, metrics
+from ssl_gan_jax.training.result import fit_calibration
 
 COMMAND = "python tests/benchmarks/trust.py --data_dir=DIR --out=OUT RUN"
 DIGITS = 1000
@@ -32,7 +32,7 @@ DIGITS = 1000
 def main(args):
     for folder in args.runs:
         run = inference.open_run(folder)
-        task = inference.task_of(run, args.data_dir)
+        task = inference.dataset_of(run, args.data_dir)
         if run.config["data"]["name"] == "phantom":
             told = maps(run, task)
         else:
@@ -51,14 +51,13 @@ def run_name(run):
 
 def flag(run, task, data_dir):
     """AUROC of the score, and the share that is flagged, against each kind of other images."""
-    look = jax.jit(functools.partial(inference.outputs, run.method))
-    fitted, _ = inference.fit_calibration(look, run.state, task)
-    respond = inference.responder(run._replace(calibration=fitted))
+    fitted, _ = fit_calibration(jax.jit(run.method.classify), run.state, task)
+    predict = inference.predictor(run._replace(calibration=fitted))
     xrays = task.records.image[task.test]
-    known = respond(xrays).ood
+    known = predict(xrays).ood
     told = {"test": len(known), "false_alarms": float((known > 1).mean())}
     for name, others in unfamiliar(xrays, run.config["data"], data_dir):
-        score = respond(others).ood
+        score = predict(others).ood
         auroc = stats.mannwhitneyu(score, known).statistic / len(score) / len(known)
         told[name] = {"n": len(score), "auroc": float(auroc), "flagged": float((score > 1).mean())}
     return {"flag": told}
@@ -100,7 +99,7 @@ def maps(run, task):
         return [jax.nn.relu((g * a).sum(-1)) for g in (gradient, averaged)]
 
     found = metrics.batched(jax.jit(both), task.records.image[task.test], inference.BATCH)
-    probability = inference.responder(run)(task.records.image[task.test]).probability
+    probability = inference.predictor(run)(task.records.image[task.test]).probability
     called = metrics.decide(probability, run.calibration.threshold()) == 1
     told = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
     for name, heat in zip(("hirescam", "gradcam"), found, strict=True):

@@ -11,8 +11,8 @@ from test_sources import report, write_image
 
 from ssl_gan_jax import report as report_lib
 from ssl_gan_jax import train
-from ssl_gan_jax.commands import audit, predict
-from ssl_gan_jax.data import records, task
+from ssl_gan_jax.commands import predict
+from ssl_gan_jax.data import audit, dataset, records
 from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -79,8 +79,8 @@ def test_m_table_2_from_plco_to_openi_and_trust_26(hospitals, tmp_path, capfd, c
     films = [str(path) for path in sorted((hospitals / "openi").glob("*.dcm"))[:3]]
     args = ["--workdir", str(workdir), *films, "--out", str(out / "predictions.csv")]
     assert predict.main(predict.PARSER.parse_args(args)) == 0
-    found = task.load(config.data)
-    audited, _ = audit.audit(found, task.divide(found, config.data))
+    found = dataset.load(config.data)
+    audited, _ = audit.audit(found, dataset.divide(found, config.data))
     audited |= audit.headers(records.list_source("openi", hospitals / "openi").files)
     assert audited["burned_in_annotation"] == {"not given": 40}
     written = [path for folder in (workdir, out) for path in folder.rglob("*")]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_gan_jax.data import splits, task
+from ssl_gan_jax.data import dataset, splits
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
 from ssl_gan_jax.data.splits import draw_labels, split
@@ -130,7 +130,7 @@ def test_data_that_teach_no_classifier_are_refused(classes, label, message):
     )
     rows = np.flatnonzero(found.label >= 0)
     with pytest.raises(UserError, match=message):
-        task.check_taught(task.Task(found, rows, rows, rows[:0], rows[:0]))
+        dataset.check_taught(dataset.Dataset(found, rows, rows, rows[:0], rows[:0]))
 
 
 def test_bad_splits_and_shares():
@@ -152,8 +152,8 @@ def test_of_one_class_alone_validation_and_test_are_of_it_too(monkeypatch):
         classes=("x", "y"),
         quarantined=(),
     )
-    monkeypatch.setattr(task, "load", lambda data, check: found)
-    opened = task.open_task(DATA | {"only_class": "y"}, 0)
+    monkeypatch.setattr(dataset, "load", lambda data, check: found)
+    opened = dataset.open_dataset(DATA | {"only_class": "y"}, 0)
     for rows in opened[1:]:
         assert len(rows) and set(found.label[rows]) == {1}
 
@@ -185,31 +185,31 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         classes=("x", "y"),
         quarantined=(),
     )
-    assert set(task.divide(found, DATA)) == {"train", "val", "test"}
+    assert set(dataset.divide(found, DATA)) == {"train", "val", "test"}
     transfer = DATA | {"source_site": "a", "target_site": "b"}
-    part = task.divide(found, transfer)
+    part = dataset.divide(found, transfer)
     assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
     with pytest.raises(UserError, match="data.source_site is not"):
-        task.divide(found, DATA | {"target_site": "b"})
+        dataset.divide(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
-        task.divide(found, transfer | {"target_site": "c"})
-    monkeypatch.setattr(task, "load", lambda data, check: found)
+        dataset.divide(found, transfer | {"target_site": "c"})
+    monkeypatch.setattr(dataset, "load", lambda data, check: found)
     choices = ("none", "target", "mixture", False, True)  # the last two are of earlier versions
-    opened = {adapt: task.open_task(transfer | {"adapt": adapt}, 0) for adapt in choices}
+    opened = {adapt: dataset.open_dataset(transfer | {"adapt": adapt}, 0) for adapt in choices}
     for one in opened.values():
-        np.testing.assert_array_equal(one.labelled, np.flatnonzero(part == "train"))
+        np.testing.assert_array_equal(one.labeled, np.flatnonzero(part == "train"))
         np.testing.assert_array_equal(one.test, np.flatnonzero(part == "test"))
     both = np.flatnonzero((part == "train") | (part == "adapt"))
     target = np.flatnonzero(part == "adapt")
     for adapt, wanted in zip(choices, (both[:0], target, both, both[:0], both), strict=True):
-        wanted = wanted if len(wanted) else opened[adapt].labelled
-        np.testing.assert_array_equal(opened[adapt].unlabelled, wanted)
+        wanted = wanted if len(wanted) else opened[adapt].labeled
+        np.testing.assert_array_equal(opened[adapt].unlabeled, wanted)
     with pytest.raises(UserError, match=r"data\.adapt: no 'true'"):
-        task.open_task(transfer | {"adapt": "true"}, 0)
+        dataset.open_dataset(transfer | {"adapt": "true"}, 0)
     with pytest.raises(UserError, match=r"data\.target_site"):
-        task.open_task(DATA | {"adapt": "target"}, 0)
+        dataset.open_dataset(DATA | {"adapt": "target"}, 0)
     with pytest.raises(UserError, match="no training images"):
-        task.open_task(transfer | {"source_site": "b", "val": 0.999999}, 0)
+        dataset.open_dataset(transfer | {"source_site": "b", "val": 0.999999}, 0)
 
 
 LABEL = np.array([0, 1, -1, 1, 0] * 40)

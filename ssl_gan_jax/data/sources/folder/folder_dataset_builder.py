@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ssl_gan_jax.data import layouts, names, outputs, tables
 from ssl_gan_jax.data.images import files_in
 from ssl_gan_jax.data.records import Understood
-from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data.source import UNLABELED, Index, Row, SourceBuilder, index_of_files
 from ssl_gan_jax.errors import UserError
 
 TABLE = "labels.csv"
@@ -52,7 +52,7 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
     number = {names.class_key(name): k for k, name in enumerate(order)}
     rows = []
     for label, where, row in found.films:
-        k = number.get(names.class_key(meaning[label])) if meaning[label] else UNLABELLED
+        k = number.get(names.class_key(meaning[label])) if meaning[label] else UNLABELED
         if k is None:
             raise UserError(f"{where}: unknown label {label!r}, known are {', '.join(order)}")
         rows.append(row._replace(label=k))
@@ -102,7 +102,7 @@ def _from_folders(data_dir: Path, paths: Sequence[str]) -> _Found:
         )
     line = f"folders: {len(tree.films)} images"
     found = _Found(line, [
-        (film.label, film.path, Row(film.path, UNLABELLED, _nfc(film.path), film.split))
+        (film.label, film.path, Row(film.path, UNLABELED, _nfc(film.path), film.split))
         for film in tree.films
     ])  # fmt: skip
     parts = {film.split for film in tree.films}
@@ -194,7 +194,7 @@ def _from_table(data_dir: Path, table: Path, paths: Sequence[str]) -> _Found:
             )
         site = "" if names.is_blank(site := read.get("site", "")) else site
         groups = tables.groups(dict(zip(header, cells, strict=True)))
-        row = Row(path, UNLABELLED, patient, split, site, groups)
+        row = Row(path, UNLABELED, patient, split, site, groups)
         films.append((label, shown["label"], row))
     found = _Found(f"{table.name}: {len(films)} rows; {_columns(header, column)}", films)
     found.by_patient = any(row.patient != _nfc(row.path) for _, _, row in films)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssl_gan_jax.data import tables
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import UNLABELLED, Index, Row, SourceBuilder, index_of_tables
+from ssl_gan_jax.data.source import UNLABELED, Index, Row, SourceBuilder, index_of_tables
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")
@@ -40,7 +40,7 @@ def index(data_dir: Path, positive: str = LABEL) -> Index:
             continue
         if value not in LABELS and not is_missing(value) and not value.startswith("."):
             raise UserError(f"{at}, column {positive!r}: {value!r} is none of {', '.join(LABELS)}")
-        visits[row[PATIENT], class_key(row[YEAR])] = LABELS.get(value, UNLABELLED)
+        visits[row[PATIENT], class_key(row[YEAR])] = LABELS.get(value, UNLABELED)
     for _, row in _rows(data_dir, LINKAGE, PATIENT, IMAGE_NAME, (YEAR, OLDER_YEAR)):
         year = class_key(row.get(YEAR) or row.get(OLDER_YEAR, ""))
         if (label := visits.get((row[PATIENT], year))) is not None:

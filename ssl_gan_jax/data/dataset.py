@@ -20,12 +20,12 @@ _WITHOUT = {
 }
 
 
-class Task(NamedTuple):
+class Dataset(NamedTuple):
     """A data set and sorted indices into it; `val` and `test` hold labelled images only."""
 
     records: Records
-    labelled: np.ndarray
-    unlabelled: np.ndarray
+    labeled: np.ndarray
+    unlabeled: np.ndarray
     val: np.ndarray
     test: np.ndarray
 
@@ -77,7 +77,7 @@ def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
     return part
 
 
-def open_task(data: Mapping[str, Any], seed: int) -> Task:
+def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
     """Loads `data.name` (prepares it the first time) and divides it as the config's `data` says.
 
     Raises:
@@ -87,7 +87,7 @@ def open_task(data: Mapping[str, Any], seed: int) -> Task:
     return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
 
 
-def assign(records: Records, data: Mapping[str, Any], seed: int) -> Task:
+def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
     """Divides `records` as the config's `data` says, and draws the labels that training sees.
 
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
@@ -128,7 +128,7 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Task:
         target = np.flatnonzero(part == "adapt")
         unlabelled = target if adapt == "target" else np.union1d(unlabelled, target)
     val, test = (np.flatnonzero((part == name) & judged) for name in ("val", "test"))
-    task = Task(records, labelled, unlabelled, val, test)
+    task = Dataset(records, labelled, unlabelled, val, test)
     for line in understood(records):
         logging.info("%s", line)
     for line in warnings(task):
@@ -146,7 +146,7 @@ def understood(records: Records) -> list[str]:
     return lines
 
 
-def warnings(task: Task) -> list[str]:
+def warnings(task: Dataset) -> list[str]:
     """What of the data may mislead: the source's warnings, and parts that lack a class."""
     records, found = task.records, list(task.records.understood.warnings)
     kinds = np.unique(records.label[records.label >= 0])
@@ -154,7 +154,7 @@ def warnings(task: Task) -> list[str]:
         lacking = np.setdiff1d(kinds, records.label[rows])
         if not len(rows):
             found.append(f"no labelled {name} images: {_WITHOUT[name]}")
-        elif len(lacking) and len(np.unique(records.label[task.labelled])) > 1:
+        elif len(lacking) and len(np.unique(records.label[task.labeled])) > 1:
             classes = ", ".join(records.classes[k] for k in lacking)
             found.append(
                 f"no {name} image of class {classes}: its scores say nothing of that class"
@@ -162,7 +162,7 @@ def warnings(task: Task) -> list[str]:
     return found
 
 
-def check_taught(task: Task) -> None:
+def check_taught(task: Dataset) -> None:
     """Refuse data that teach no classifier.
 
     Raises:
@@ -176,7 +176,7 @@ def check_taught(task: Task) -> None:
             f"{''.join(f'; {line}' for line in records.understood.lines[:1])}; label images of "
             "another class, or give the folder that holds a sub-folder for each"
         )
-    count = np.bincount(records.label[task.labelled], minlength=len(classes))
+    count = np.bincount(records.label[task.labeled], minlength=len(classes))
     if (count == 0).any():
         raise UserError(
             f"data: no labelled training image of class {classes[int(np.argmin(count))]!r}; label "
@@ -185,7 +185,7 @@ def check_taught(task: Task) -> None:
         )
 
 
-def fingerprint(task: Task) -> dict[str, str]:
+def fingerprint(task: Dataset) -> dict[str, str]:
     """SHA-256 of what a run sees of its data, the same on every machine.
 
     "names": which images each part has; "labels": those that training and validation see;
@@ -198,7 +198,7 @@ def fingerprint(task: Task) -> dict[str, str]:
     return {"names": _sha256(names), "labels": _sha256(labels), "pixels": pixels.hexdigest()}
 
 
-def changes(task: Task, old: Mapping[str, str] | str) -> list[str]:
+def changes(task: Dataset, old: Mapping[str, str] | str) -> list[str]:
     """What of a `fingerprint` that a run has stored is not `task`'s: [] where all is the same.
 
     Runs of earlier versions stored one digest of names and labels: of their pixels nothing can be
@@ -212,7 +212,7 @@ def changes(task: Task, old: Mapping[str, str] | str) -> list[str]:
 
 
 def check_data(
-    where: Path, task: Task, classes: Sequence[str], old: Mapping[str, str] | str | None
+    where: Path, task: Dataset, classes: Sequence[str], old: Mapping[str, str] | str | None
 ) -> None:
     """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
 
@@ -233,12 +233,12 @@ def check_data(
         )
 
 
-def _names(task: Task) -> bytes:
+def _names(task: Dataset) -> bytes:
     return b"".join(repr(task.records.path[rows].tolist()).encode() for rows in task[1:])
 
 
-def _labels(task: Task) -> bytes:
-    rows = (task.labelled, task.val)
+def _labels(task: Dataset) -> bytes:
+    rows = (task.labeled, task.val)
     return b"".join(repr(task.records.label[some].tolist()).encode() for some in rows)
 
 
