@@ -209,6 +209,19 @@ def adam(lr: float, beta1: float, eps_root: float = 0.0) -> optax.GradientTransf
     return optax.adam(lr, b1=beta1, eps_root=eps_root)
 
 
+def averaged(name: str, outputs: int | None = None) -> Callable[[Any, jax.Array], Any]:
+    """(state, x) -> what the averaged network of the player `name` returns for x.
+
+    With `outputs`, only so many of a classifier's logits, and its features.
+    """
+
+    def evaluate(state: Any, x: jax.Array) -> Any:  # noqa: ANN401
+        out = state.players[name].averaged(x, state.reference.get(name))
+        return out if outputs is None else (out[0][:, :outputs], out[1])
+
+    return evaluate
+
+
 def _optional(reference: jax.Array | None) -> dict[str, jax.Array]:
     """Networks without virtual batch norm need not know of a reference batch."""
     return {} if reference is None else {"reference": reference}

@@ -11,6 +11,7 @@ import ml_collections
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.training.progress import open_progress
 from ssl_gan_jax.training.replicas import Replicas, open_runs, results_of
+from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 
 Stop = Callable[[], bool]  # asked after every call of the compiled step
@@ -48,7 +49,7 @@ def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
             progress.update(step, run.shown if logs else None)
             if stops:
                 raise Stopped(f"stopped and saved at step {step} of {run.steps}")
-    return run.finish(state)
+    return {part.workdir: finish(part, last) for part, last in run.parts(state)}
 
 
 def call_lengths(start: int, stop: int, several: int, every: Sequence[int]) -> Iterator[int]:

@@ -14,14 +14,13 @@ import functools
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 
 from ssl_gan_jax.augment import augment
 from ssl_gan_jax.losses import bce_fake, bce_real
-from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator, latent
-from ssl_gan_jax.player import Player, adam
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.methods._dcgan import init_dcgan
+from ssl_gan_jax.nets.generator import latent
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +49,9 @@ PAPER = {"shift": 0, "ema": 0.0}
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    dtype = jnp.dtype(config.dtype)
-    net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
-    net_d = Discriminator(1, config.width, config.norm, config.noise, config.dropout, dtype)
-
     draw_z = functools.partial(latent, z_dim=config.z_dim)
+    init = init_dcgan(config, draw_z, config.norm, D=1)
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_z, key_g, key_d = jax.random.split(key, 4)
-        z = draw_z(key_z, len(batch.image))
-        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
-        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
-        return TrainState(step=jnp.int32(0), rng=rng, players={"G": g, "D": d}, reference={})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "g_d")
@@ -84,7 +73,4 @@ def build(config: Config) -> Method:
         g, metrics_g = fake.learn(loss_g, state.step)
         return state.next(G=g, D=d), metrics_d | metrics_g
 
-    def generate(state: TrainState, z: Array) -> Array:
-        return state.players["G"].averaged(z)
-
-    return Method(init, train_step, generate=generate, draw_z=draw_z)
+    return Method(init, train_step, generate=averaged("G"), draw_z=draw_z)

@@ -19,15 +19,12 @@ import dataclasses
 import functools
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-
 from ssl_gan_jax.augment import augment
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pseudo_label
-from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator, latent
-from ssl_gan_jax.player import Player, adam
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.methods._dcgan import init_dcgan
+from ssl_gan_jax.nets.generator import latent
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +58,9 @@ PAPER = {"fake_stats": True, "shift": 0, "ema": 0.0}
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    dtype = jnp.dtype(config.dtype)
-    net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
-    body = (config.width, "batch", config.noise, config.dropout, dtype)
-    net_d, net_c = Discriminator(1, *body), Discriminator(config.num_classes, *body)
-
     draw_z = functools.partial(latent, z_dim=config.z_dim)
+    init = init_dcgan(config, draw_z, D=1, C=config.num_classes)
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_z, key_g, key_d, key_c = jax.random.split(key, 5)
-        z = draw_z(key_z, len(batch.image))
-        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
-        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
-        c = Player.create(net_c, adam(config.lr_c, config.beta1), config.ema, key_c, batch.image)
-        return TrainState(jnp.int32(0), rng, {"G": g, "D": d, "C": c}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "c", "g_d")
@@ -105,10 +90,4 @@ def build(config: Config) -> Method:
         g, metrics_g = fake.learn(loss_g, state.step)
         return state.next(G=g, D=d, C=c), metrics_d | metrics_c | metrics_g
 
-    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
-        return state.players["C"].averaged(images)
-
-    def generate(state: TrainState, z: Array) -> Array:
-        return state.players["G"].averaged(z)
-
-    return Method(init, train_step, classify, generate, draw_z)
+    return Method(init, train_step, averaged("C"), averaged("G"), draw_z)

@@ -15,15 +15,12 @@ import dataclasses
 import functools
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-
 from ssl_gan_jax.augment import augment
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy
-from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator, latent
-from ssl_gan_jax.player import Player, adam
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.methods._dcgan import init_dcgan
+from ssl_gan_jax.nets.generator import latent
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +48,11 @@ PAPER = {"shift": 0, "ema": 0.0}
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    k, dtype = config.num_classes, jnp.dtype(config.dtype)
-    net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
-    net_d = Discriminator(k + 1, config.width, "batch", config.noise, config.dropout, dtype)
+    k = config.num_classes
 
     draw_z = functools.partial(latent, z_dim=config.z_dim)
+    init = init_dcgan(config, draw_z, D=k + 1)
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_z, key_g, key_d = jax.random.split(key, 4)
-        z = draw_z(key_z, len(batch.image))
-        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
-        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
-        return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "g_d")
@@ -85,11 +74,4 @@ def build(config: Config) -> Method:
         g, metrics_g = fake.learn(loss_g, state.step)
         return state.next(G=g, D=d), metrics_d | metrics_g
 
-    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
-        logits, features = state.players["D"].averaged(images)
-        return logits[:, :k], features
-
-    def generate(state: TrainState, z: Array) -> Array:
-        return state.players["G"].averaged(z)
-
-    return Method(init, train_step, classify, generate, draw_z)
+    return Method(init, train_step, averaged("D", outputs=k), averaged("G"), draw_z)

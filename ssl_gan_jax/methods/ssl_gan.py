@@ -40,7 +40,7 @@ from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator, latent
 from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
-from ssl_gan_jax.player import Player, adam
+from ssl_gan_jax.player import Player, adam, averaged
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
@@ -183,11 +183,4 @@ def build(config: Config) -> Method:
         g, metrics_g = fake.learn(loss_g, state.step)
         return state.next(G=g, D=d), metrics | metrics_g
 
-    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
-        logits, features = state.players["D"].averaged(images, state.reference.get("D"))
-        return logits[:, :k], features
-
-    def generate(state: TrainState, z: Array) -> Array:
-        return state.players["G"].averaged(z, state.reference.get("G"))
-
-    return Method(init, train_step, classify, generate, draw_z)
+    return Method(init, train_step, averaged("D", outputs=k), averaged("G"), draw_z)

@@ -19,7 +19,7 @@ from ssl_gan_jax.losses import cross_entropy
 from ssl_gan_jax.nets.classifier import Cnn
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.mlp import MlpDiscriminator
-from ssl_gan_jax.player import Player, adam
+from ssl_gan_jax.player import Player, adam, averaged
 from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 
@@ -71,7 +71,4 @@ def build(config: Config) -> Method:
         c, metrics = state.players["C"].learn(loss_c, x, key=keys.c, step=state.step)
         return state.next(C=c), metrics
 
-    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
-        return state.players["C"].averaged(images)
-
-    return Method(init, train_step, classify)
+    return Method(init, train_step, averaged("C"))

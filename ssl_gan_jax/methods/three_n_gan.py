@@ -13,14 +13,11 @@
 Order of updates: D, C, then G against the new D and C, all on the same generated images (one
 forward pass of G). If the paper is silent, or its literal form unsound:
 
-  * L_kl pairs unrelated images; in expectation that rewards constant predictions. Default
-    `kl="marginal"`: between the batch-mean predictions, the real side without gradient.
-    `preset=paper` pairs by index and lets both sides move.
+  * L_kl pairs unrelated images, which rewards constant predictions. Default `kl="marginal"`:
+    between batch-mean predictions, no gradient to the real side; `preset=paper` is literal.
   * C's running statistics come from real images (`fake_stats=True`: from both).
-  * G's step leaves C and D as they are; L_cu is 0, and so is its gradient, if no prediction
-    passes tau.
-  * random shifts on every image that a network sees, generated ones included: without them D wins
-    within a few epochs of 200 images.
+  * G's step leaves C and D as they are; L_cu and its gradient are 0 if no prediction passes tau.
+  * every image is shifted, generated ones too: else D wins within a few epochs of 200 images.
 """
 
 import dataclasses
@@ -32,10 +29,10 @@ import jax.numpy as jnp
 
 from ssl_gan_jax.augment import augment
 from ssl_gan_jax.losses import PseudoLabeled, bce_fake, bce_real, cross_entropy, kl, pseudo_label
-from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator, latent
-from ssl_gan_jax.player import Player, adam
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.methods._dcgan import init_dcgan
+from ssl_gan_jax.nets.generator import latent
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,24 +81,12 @@ def loss_kl(real: Array, fake: Array, config: Config) -> Array:
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
-    dtype = jnp.dtype(config.dtype)
-    net_g = Generator(config.size, config.generator, config.width, dtype=dtype)
-    body = (config.width, "batch", config.noise, config.dropout, dtype)
-    net_d, net_c = Discriminator(1, *body), Discriminator(config.num_classes, *body)
-
     draw_z = functools.partial(latent, z_dim=config.z_dim)
+    init = init_dcgan(config, draw_z, D=1, C=config.num_classes)
     shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
 
     def pseudo(logits: Array) -> PseudoLabeled:
         return pseudo_label(logits, config.tau, config.pseudo_mean, config.pseudo_soft)
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_z, key_g, key_d, key_c = jax.random.split(key, 5)
-        z = draw_z(key_z, len(batch.image))
-        g = Player.create(net_g, adam(config.lr_g, config.beta1), config.ema, key_g, z)
-        d = Player.create(net_d, adam(config.lr_d, config.beta1), config.ema, key_d, batch.image)
-        c = Player.create(net_c, adam(config.lr_c, config.beta1), config.ema, key_c, batch.image)
-        return TrainState(jnp.int32(0), rng, {"G": g, "D": d, "C": c}, {})
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "c", "g_d", "g_c")
@@ -132,10 +117,4 @@ def build(config: Config) -> Method:
         g, metrics_g = fake.learn(loss_g, state.step)
         return state.next(G=g, D=d, C=c), metrics_d | metrics_c | metrics_g
 
-    def classify(state: TrainState, images: Array) -> tuple[Array, Array]:
-        return state.players["C"].averaged(images)
-
-    def generate(state: TrainState, z: Array) -> Array:
-        return state.players["G"].averaged(z)
-
-    return Method(init, train_step, classify, generate, draw_z)
+    return Method(init, train_step, averaged("C"), averaged("G"), draw_z)

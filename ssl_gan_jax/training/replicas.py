@@ -19,7 +19,6 @@ from ssl_gan_jax import processes
 from ssl_gan_jax.config import REPLICA_KEYS, differences
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.training.folder import check_workdir, lock_folder
-from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 from ssl_gan_jax.types import Batch, Metrics, TrainState
 
@@ -31,6 +30,8 @@ class Replicas:
         self.runs = list(runs)
         self.config, self.steps = runs[0].config, runs[0].steps
         self.compiled = runs[0].compile(replicas=len(runs))
+        for run in runs:
+            run.replicas = len(runs)
         self._metrics: list[Metrics] = []
         self._parts: tuple[int, list[TrainState]] = (-1, [])
 
@@ -91,10 +92,9 @@ class Replicas:
         for run, part in zip(self.runs, self._split(step, state), strict=True):
             run.save(step, part)
 
-    def finish(self, state: TrainState) -> dict[Path, dict[str, Any]]:
-        """Tests every run; folder -> result."""
-        parts = zip(self.runs, self._split(self.steps, state), strict=True)
-        return {run.workdir: finish(run, part, len(self.runs)) for run, part in parts}
+    def parts(self, state: TrainState) -> list[tuple[TrainingRun, TrainState]]:
+        """Each run and its last state."""
+        return list(zip(self.runs, self._split(self.steps, state), strict=True))
 
     def _hand_out_metrics(self) -> None:
         for metrics in jax.device_get(self._metrics):

@@ -3,7 +3,7 @@
 import functools
 import platform
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,18 +14,16 @@ from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.report.card import write_card
 from ssl_gan_jax.training import checkpoint
+from ssl_gan_jax.training.run import TrainingRun
 from ssl_gan_jax.types import Array, TrainState
-
-if TYPE_CHECKING:
-    from ssl_gan_jax.training.run import TrainingRun
 
 BATCH = 64  # images in a call: the last one is padded, so that one program serves all
 
 
-def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, Any]:
-    """Tests the best state of `run`, whose last state is `state`, and writes `result.json`.
+def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
+    """Tests the best state of `run`, whose last state is `state`; writes result.json and the card.
 
-    `replicas` runs shared the time. With `result.json` the run is done.
+    With result.json the run is done.
     """
     config, dataset = run.config, run.dataset
     result = {
@@ -45,7 +43,7 @@ def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, An
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "python": platform.python_version(),
-        "replicas": replicas,
+        "replicas": run.replicas,
         "wall_s": round(run.wall_s(), 1),
         **run.about,
     }
@@ -56,7 +54,7 @@ def finish(run: "TrainingRun", state: TrainState, replicas: int) -> dict[str, An
     return result
 
 
-def final_scores(run: "TrainingRun", state: TrainState) -> dict[str, Any]:
+def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
     """The results of the best state: test scores (computed once), and samples of the generator.
 
     Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.

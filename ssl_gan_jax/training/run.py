@@ -21,7 +21,6 @@ from ssl_gan_jax.files import grid, write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.compiled import Compiled, compile_method
 from ssl_gan_jax.training.folder import set_result_aside
-from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.writer import open_writer
 from ssl_gan_jax.types import Batch, Metrics, TrainState
 
@@ -30,7 +29,7 @@ PLACE_OF_ONE_RUN = (0, 1)  # process 0 of 1
 
 
 class TrainingRun:
-    """A run in its folder. `train.train` calls its methods from `begin` to `finish`.
+    """A run in its folder. `train.train` calls its methods from `begin` to `parts`.
 
     Raises UserError for everything that can be wrong with the input; writes nothing before `begin`.
     """
@@ -73,6 +72,7 @@ class TrainingRun:
             jax.eval_shape(self.compiled.init, *self._init_args),
         )
         self._metrics: list[Metrics] = []  # of the steps since the last line
+        self.replicas = 1  # runs that share the time
         self.best_is_new = False
         self.shown: dict[str, float | None] = {}  # what a progress bar should say
 
@@ -202,9 +202,9 @@ class TrainingRun:
         self._saver.save(step, state, self.meta, keep=keep)
         self.best_is_new = False
 
-    def finish(self, state: TrainState) -> dict[Path, dict[str, Any]]:
-        """Tests the best state and writes the result; folder -> result."""
-        return {self.workdir: finish(self, state, replicas=1)}
+    def parts(self, state: TrainState) -> list[tuple["TrainingRun", TrainState]]:
+        """This run and its state: a single run is one part."""
+        return [(self, state)]
 
     def wall_s(self) -> float:
         """Seconds that the run has taken so far, over all its processes' lives."""
