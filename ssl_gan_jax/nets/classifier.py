@@ -1,4 +1,4 @@
-"""M's CNN baseline. H's classifier is `Discriminator` with K outputs."""
+"""The CNN baseline of Madani et al. 3N-GAN's classifier is `Discriminator` with K outputs."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,8 +12,9 @@ from ssl_gan_jax.types import Array
 class Cnn(nn.Module):
     """The conventional counterpart of `Discriminator`: 3x3 convolutions and max-pooling.
 
-    M compares with a CNN of about the same number of layers and parameters. Here the depth is the
-    same, and 4/3 of the channels make up for kernels of 3x3 instead of 4x4: 9 (4/3)^2 = 16.
+    Madani et al. compare with a CNN of about the same number of layers and parameters. Here the
+    depth is the same, and 4/3 of the channels make up for kernels of 3x3 instead of 4x4:
+    9 (4/3)^2 = 16.
     """
 
     outputs: int

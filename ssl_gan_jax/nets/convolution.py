@@ -3,10 +3,10 @@
     strided_conv            x [N,2h,2w,C], kernel [4,4,C,F] -> [N,h,w,F]
     strided_conv_transpose  y [N,h,w,F],   kernel [4,4,C,F] -> [N,2h,2w,C]   its exact adjoint
 
-DCGAN's discriminator is made of the first and its generator of the second; M's "upsample, then
-convolve 3x3" is the second too, with a kernel made of the 3x3 one (`upsample_kernel`). Each is
-the other's input gradient, and both share one weight gradient, so three bilinear products are
-all that ever runs. Each has two forms:
+DCGAN's discriminator is made of the first and its generator of the second; "upsample, then convolve
+3x3" of Madani et al. is the second too, with a kernel made of the 3x3 one (`upsample_kernel`). Each
+is the other's input gradient, and both share one weight gradient, so three bilinear products are
+all that ever runs. They come in two forms:
 
     "xla"   `lax.conv_general_dilated` and its own transposes
     "cpu"   matrix products, see cpu_convolution.py
@@ -22,6 +22,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,21 @@ def _weight_xla(x: Array, y: Array) -> Array:
     return jax.linear_transpose(lambda k: _conv_xla(x, k), kernel)(y)[0]
 
 
-_FORMS: dict[str, tuple[Callable[[Array, Array], Array], ...]] = {
-    "xla": (_conv_xla, _transpose_xla, _weight_xla),
-    "cpu": (cpu_convolution.conv, cpu_convolution.transpose, cpu_convolution.weight),
+Product = Callable[[Array, Array], Array]
+
+
+class Form(NamedTuple):
+    """The three products in one form."""
+
+    conv: Product  # x, kernel -> y
+    transpose: Product  # y, kernel -> x
+    weight: Product  # x, y -> kernel
+
+
+_FORMS = {
+    "xla": Form(_conv_xla, _transpose_xla, _weight_xla),
+    "cpu": Form(cpu_convolution.conv, cpu_convolution.transpose, cpu_convolution.weight),
 }
-
-
 _FORM = contextvars.ContextVar("form", default="auto")
 
 
@@ -69,35 +79,41 @@ def form(impl: str) -> Iterator[None]:
         _FORM.reset(token)
 
 
-def _product(which: int, impl: str, a: Array, b: Array) -> Array:
+def _form(impl: str) -> Form:
+    """The products in the form `impl`; "auto": chosen by the platform, when it is compiled."""
     impl = _FORM.get() if impl == "auto" else impl
-    if impl == "auto":
-        return lax.platform_dependent(a, b, cpu=_FORMS["cpu"][which], default=_FORMS["xla"][which])
-    return _FORMS[impl][which](a, b)
+    if impl != "auto":
+        return _FORMS[impl]
+    pairs = zip(_FORMS["cpu"], _FORMS["xla"], strict=True)
+    return Form(*(functools.partial(_by_platform, cpu, xla) for cpu, xla in pairs))
+
+
+def _by_platform(cpu: Product, xla: Product, a: Array, b: Array) -> Array:
+    return lax.platform_dependent(a, b, cpu=cpu, default=xla)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def strided_conv(x: Array, kernel: Array, impl: str = "auto") -> Array:
     """4x4 convolution with stride 2 and padding 1: [N,2h,2w,C], [4,4,C,F] -> [N,h,w,F]."""
-    return _product(0, impl, x, kernel)
+    return _form(impl).conv(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def strided_conv_transpose(y: Array, kernel: Array, impl: str = "auto") -> Array:
     """The adjoint of `strided_conv` in x: [N,h,w,F], [4,4,C,F] -> [N,2h,2w,C]."""
-    return _product(1, impl, y, kernel)
+    return _form(impl).transpose(y, kernel)
 
 
 strided_conv.defvjp(
     lambda x, kernel, impl: (strided_conv(x, kernel, impl), (x, kernel)),
     lambda impl, saved, g: (
         strided_conv_transpose(g, saved[1], impl),
-        _product(2, impl, saved[0], g),
+        _form(impl).weight(saved[0], g),
     ),
 )
 strided_conv_transpose.defvjp(
     lambda y, kernel, impl: (strided_conv_transpose(y, kernel, impl), (y, kernel)),
-    lambda impl, saved, g: (strided_conv(g, saved[1], impl), _product(2, impl, g, saved[0])),
+    lambda impl, saved, g: (strided_conv(g, saved[1], impl), _form(impl).weight(g, saved[0])),
 )
 
 

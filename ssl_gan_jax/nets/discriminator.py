@@ -1,4 +1,4 @@
-"""The strided discriminator of both papers, which is also H's classifier."""
+"""The strided discriminator of both papers, which is also 3N-GAN's classifier."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,9 +15,10 @@ class Discriminator(nn.Module):
     Three stages at 32x32, four at 64x64, five at 128x128; `width` channels after the first,
     doubling up to 8 `width`. Without normalisation in the first stage, as DCGAN has it.
 
-    norm: "batch" (DCGAN, H), "weight" (Salimans et al.; in every layer), "virtual" or "none".
+    norm: "batch" (DCGAN, 3N-GAN), "weight" (Salimans et al.; in every layer), "virtual" or "none".
     noise: standard deviation of the noise on the input. dropout: rates on the input, after the
-    first stage and before the last layer (M names dropout; places and rates as Salimans' code).
+    first stage and before the last layer. Madani et al. name dropout; places and rates are those of
+    Salimans' code.
     """
 
     outputs: int

@@ -20,10 +20,10 @@ def latent(key: Key, n: int, *, z_dim: int, prior: str = "normal") -> Array:
 class Generator(nn.Module):
     """z is projected to a small map, which each stage doubles; tanh at the end.
 
-    kind "upsample" (M section 2.2): 8x8, then upsampling and 3x3 convolution, leaky ReLU. Four
-      stages reach M's 128x128.
-    kind "dcgan" (H; Radford et al. 2015): 4x4, then 4x4 transposed convolutions, ReLU. Four
-      stages reach H's 64x64.
+    kind "upsample" (Madani et al., section 2.2): 8x8, then upsampling and 3x3 convolution, leaky
+      ReLU. Four stages reach their 128x128.
+    kind "dcgan" (Radford et al. 2015; 3N-GAN): 4x4, then 4x4 transposed convolutions, ReLU. Four
+      stages reach 3N-GAN's 64x64.
 
     Channels fall by half a stage and end with `width` before the image, at most 8 `width`: 512,
     256, 128, 64 for width 64 at 64x64.

@@ -27,7 +27,7 @@ class BatchNorm(nn.Module):
 
 
 class VirtualBatchNorm(nn.Module):
-    """Virtual batch normalisation (Salimans et al. 2016, section 3.4; M section 2.3).
+    """Virtual batch normalisation (Salimans et al. 2016, 3.4; Madani et al. 2018, 2.3).
 
     The first `references` examples of the batch are the reference batch: they are normalised by
     their own statistics alone. Each further example is normalised by a mixture of its own mean
