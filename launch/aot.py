@@ -151,11 +151,11 @@ def compile_step(config: Any, devices: Sequence[Any], batch: int) -> Step:  # no
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from ssl_gan_jax.training import devices
+    from ssl_gan_jax.training.devices import data_mesh, replicated
 
     step, state, raw = lowerable(config, batch)
-    mesh = devices.data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
-    split, whole = NamedSharding(mesh, PartitionSpec("data")), devices.replicated(mesh)
+    mesh = data_mesh(batch, raw.unlabeled.shape[0], devices=devices)
+    split, whole = NamedSharding(mesh, PartitionSpec("data")), replicated(mesh)
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(whole, split))
     program = jitted.lower(state, raw).compile()
     cost, memory = program.cost_analysis(), program.memory_analysis()

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax.commands import command_line
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_gan_jax import command_line
+from ssl_gan_jax.commands import command_line
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Recipe -> its file, and the command that takes the filled in file.

@@ -193,7 +193,7 @@ def test_what_is_saved_is_the_state_at_the_call_though_steps_use_it_up(tmp_path)
 KILLED = """
 import sys
 from tests.test_checkpoint import small_state
-from ssl_gan_jax import checkpoint
+from ssl_gan_jax.training import checkpoint
 state, saver = small_state(1, 1), checkpoint.Saver(sys.argv[1])
 for step in range(1, 10_000):
     saver.save(step, state, {"at": step})

@@ -311,8 +311,8 @@ FILES = {
     "a/damaged.png": True,
     "a/archive.zip": False,
     "a/nothing": False,
-    "labels.txt": None,
-    "utf16.csv": None,
+    "notes.txt": None,
+    "notes16.txt": None,
     "DICOMDIR": None,
     "a/.hidden.png": None,
     "__MACOSX/a/film.png": None,
@@ -334,8 +334,8 @@ def test_every_file_of_a_folder_is_used_or_named(tmp_path, monkeypatch):
         ("a/damaged.png", b"damaged"),
         ("a/archive.zip", b"PK\3\4\0\0"),
         ("a/nothing", b""),
-        ("labels.txt", b"IM0001 \xe4\r\n"),
-        ("utf16.csv", "path,label".encode("utf-16")),
+        ("notes.txt", b"IM0001 \xe4\r\n"),
+        ("notes16.txt", "path,label".encode("utf-16")),
         ("DICOMDIR", bytes(128) + b"DICM"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -71,7 +71,7 @@ def test_two_processes_stopped_and_resumed_equal_one_that_ran_through(tmp_path):
 
 JOIN = """
 import os
-from ssl_gan_jax import distributed
+from ssl_gan_jax import processes
 from ssl_gan_jax.errors import UserError
 processes.start("auto")
 import jax
