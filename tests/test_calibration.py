@@ -28,7 +28,7 @@ def test_temperature_undoes_a_scale(scale, k):
 def test_temperature_lowers_the_calibration_error_of_logits_that_are_too_sure():
     logits, label = drawn(4000)
     error = [
-        metrics.metrics(tempered(3 * logits, t), label)["ece"]
+        metrics.scores(tempered(3 * logits, t), label)["ece"]
         for t in (1, calibration.fit_temperature(3 * logits, label))
     ]
     assert error[1] < error[0] / 3

@@ -247,13 +247,13 @@ def test_generated_images_have_a_table():
     ],
 )
 def test_published_numbers(experiment, name, budget, value):
-    panel = rows.Panel(experiment, "", 0, "", [rows.Run({}, "", None, budget, "", ())])
+    panel = rows.Panel(experiment, "", 0, "", [rows.ReportRow({}, "", None, budget, "", ())])
     columns = [*published.beside(panel, "accuracy"), *published.beside(panel, "auroc")]
     assert next(p for p in columns if p.title.endswith(name)).values[budget] == value
 
 
 def test_what_sets_published_numbers_apart_is_said():
-    runs = [rows.Run({}, "", None, Budget(False, "a class", 50), "", ())]
+    runs = [rows.ReportRow({}, "", None, Budget(False, "a class", 50), "", ())]
     panel = rows.Panel("pneumonia_mnist", "pneumonia_mnist", 128, "", runs)
     cautions = {p.title.partition(":")[0]: p.caution for p in published.beside(panel, "accuracy")}
     assert "EfficientNet-B3 pretrained on ImageNet" in cautions["SPARSE 2025"]

@@ -18,7 +18,7 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import grid
 from ssl_gan_jax.report import predictions
 from ssl_gan_jax.report.published import beside
-from ssl_gan_jax.report.rows import Budget, Panel, Run, read_json
+from ssl_gan_jax.report.rows import Budget, Panel, ReportRow, read_json
 from ssl_gan_jax.report.tables import NAMES, estimate
 
 # Okabe and Ito's colours, told apart by the colour-blind; then the same with other lines.
@@ -190,7 +190,7 @@ def read_lines(path: Path) -> list[dict]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, Run]]:
+def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, ReportRow]]:
     """A run of each column whose folder has such a file, with its name; all of one budget if so."""
     usual = max(panel.budgets, key=[run.budget for run in panel.runs].count)
     for name, runs in panel.columns.items():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ssl_gan_jax.report import figures, predictions, tables
 from ssl_gan_jax.report.figures import Picture
 from ssl_gan_jax.report.markdown import markdown_table, plain
-from ssl_gan_jax.report.rows import Found, Panel, Run
+from ssl_gan_jax.report.rows import Found, Panel, ReportRow
 from ssl_gan_jax.report.tables import Table
 
 TITLE = "ssl_gan_jax: results"
@@ -108,7 +108,7 @@ def _head(found: Found) -> Section:
     return Section(TITLE, notes)
 
 
-def _count(runs: Sequence[Run], key: str) -> str:
+def _count(runs: Sequence[ReportRow], key: str) -> str:
     count = collections.Counter(str(run.row.get(key, "not recorded")) for run in runs)
     shown = ", ".join(f"{name} ({n})" for name, n in sorted(count.items()))
     return f"{key.capitalize()} (runs): {shown}."

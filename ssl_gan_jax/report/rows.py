@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_gan_jax import config as config_lib
-from ssl_gan_jax.config import PLACE
+from ssl_gan_jax.config import CELL_KEYS
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 
-ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
+METHOD_ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
          "gan_adapted", "dcgan")  # fmt: skip
 # What a row must and may hold.
-KINDS = {
+ROW_SCHEMA = {
     **dict.fromkeys(("method", "data"), str),
     **dict.fromkeys(("size", "seed"), int),
     "classes": list,
@@ -46,7 +46,7 @@ class Score(NamedTuple):
     high: float | None
 
 
-class Run(NamedTuple):
+class ReportRow(NamedTuple):
     """A finished run; `changes` are settings such as "lambda_ 0", `folder` None for a mere row."""
 
     row: dict[str, Any]
@@ -94,7 +94,7 @@ class Panel(NamedTuple):
     data: str
     size: int
     where: str
-    runs: list[Run]
+    runs: list[ReportRow]
 
     @property
     def title(self) -> str:
@@ -114,9 +114,9 @@ class Panel(NamedTuple):
         return sorted({run.budget for run in self.runs})
 
     @property
-    def columns(self) -> dict[str, list[Run]]:
-        """Runs by method, in the order of ORDER, and by changes."""
-        named: dict[str, list[Run]] = {}
+    def columns(self) -> dict[str, list[ReportRow]]:
+        """Runs by method, in the order of METHOD_ORDER, and by changes."""
+        named: dict[str, list[ReportRow]] = {}
         for run in sorted(self.runs, key=_column_order):
             changes = [change for change in run.changes if change not in self.common]
             named.setdefault(", ".join([run.method, *changes]), []).append(run)
@@ -126,7 +126,7 @@ class Panel(NamedTuple):
 class Found(NamedTuple):
     """All that the arguments hold; what has no run to show is there by name."""
 
-    runs: list[Run]
+    runs: list[ReportRow]
     unfinished: list[str]
     unreadable: list[str]
     repeated: list[str]  # another run has the same cell and seed
@@ -135,7 +135,7 @@ class Found(NamedTuple):
     @property
     def panels(self) -> list[Panel]:
         """In alphabetical order."""
-        groups: dict[tuple, list[Run]] = {}
+        groups: dict[tuple, list[ReportRow]] = {}
         for run in self.runs:
             groups.setdefault(run.panel, []).append(run)
         return [Panel(*key, groups[key]) for key in sorted(groups)]
@@ -150,7 +150,7 @@ def find(paths: Iterable[Path]) -> Found:
       UserError: a path that is not there, or a line of a .jsonl file that is damaged.
     """
     found = Found([], [], [], [], [])
-    places: dict[tuple, Run] = {}
+    places: dict[tuple, ReportRow] = {}
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
@@ -162,7 +162,7 @@ def find(paths: Iterable[Path]) -> Found:
     return found
 
 
-def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN401
+def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noqa: ANN401
     """Checks a row, and completes the "experiment" and "cell" that a single run does not have.
 
     Raises:
@@ -170,7 +170,7 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    for key, kind in KINDS.items():
+    for key, kind in ROW_SCHEMA.items():
         if not isinstance(row.get(key), kind):
             raise ValueError(f"{key!r} is missing or wrong")
     for part in ("test", "validation"):
@@ -190,9 +190,9 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
     changes = tuple(
         f"{key.removeprefix('method.')} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in sorted(cell.items())
-        if key not in PLACE and value != "default"
+        if key not in CELL_KEYS and value != "default"
     )
-    return Run(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
+    return ReportRow(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
 
 
 def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -216,7 +216,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
+def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[ReportRow]:
     for folder, inner, files in os.walk(top):
         inner[:] = sorted(set(inner) - {"checkpoints", "samples"})
         folder = Path(folder)
@@ -239,7 +239,7 @@ def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
             found.unreadable.append(f"{name} ({error})")
 
 
-def _in_file(path: Path, found: Found) -> Iterator[Run]:
+def _in_file(path: Path, found: Found) -> Iterator[ReportRow]:
     try:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, ValueError) as error:
@@ -256,6 +256,6 @@ def _in_file(path: Path, found: Found) -> Iterator[Run]:
             raise UserError(f"{path}:{number}: {error}; correct the line or take it out") from None
 
 
-def _column_order(run: Run) -> tuple:
-    known = ORDER.index(run.method) if run.method in ORDER else len(ORDER)
+def _column_order(run: ReportRow) -> tuple:
+    known = METHOD_ORDER.index(run.method) if run.method in METHOD_ORDER else len(METHOD_ORDER)
     return known, run.method, len(run.changes), run.changes, run.seed

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_gan_jax.report.published import beside
-from ssl_gan_jax.report.rows import Budget, Panel, Run
+from ssl_gan_jax.report.rows import Budget, Panel, ReportRow
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -82,7 +82,7 @@ def number(value: float | None, sign: str = "-") -> str:
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
-def score_cell(runs: Sequence[Run], metric: str) -> str:
+def score_cell(runs: Sequence[ReportRow], metric: str) -> str:
     """As in ".822 [.700, .930], n=5"; of one run, its own interval over patients."""
     scores = [score for run in runs if (score := run.score(metric))]
     if len(scores) == 1:
@@ -93,7 +93,7 @@ def score_cell(runs: Sequence[Run], metric: str) -> str:
     return f"{number(e.mean)} [{number(e.low)}, {number(e.high)}], n={e.n}" if e else UNDEFINED
 
 
-def difference_cell(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> str:
+def difference_cell(ours: Sequence[ReportRow], baseline: Sequence[ReportRow], metric: str) -> str:
     """As in "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
     e = paired(*({run.seed: s.value for run in runs if (s := run.score(metric))}
                  for runs in (ours, baseline)))  # fmt: skip
@@ -181,10 +181,10 @@ def sample_table(panel: Panel) -> Table | None:
     return Table("Generated images", header, rows) if rows else None
 
 
-def _columns(panel: Panel, part: str) -> dict[str, list[Run]]:
+def _columns(panel: Panel, part: str) -> dict[str, list[ReportRow]]:
     judged = {k: [run for run in runs if run.part == part] for k, runs in panel.columns.items()}
     return {name: runs for name, runs in judged.items() if runs}
 
 
-def _of(runs: Sequence[Run], budget: Budget) -> list[Run]:
+def _of(runs: Sequence[ReportRow], budget: Budget) -> list[ReportRow]:
     return [run for run in runs if run.budget == budget]
