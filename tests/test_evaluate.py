@@ -234,7 +234,7 @@ def test_saturated_probabilities_still_rank_and_so_do_those_of_the_file(tmp_path
     assert metrics.scores(probs[:, ::-1], 1 - label)["auprc"] == 1
     path = tmp_path / "predictions.csv"
     metrics.write_predictions(path, ["x"] * 40, label, probs, ["well", "ill"])
-    back = predictions.read(path)
+    back = predictions.read(tmp_path)
     assert metrics.scores(back.probs, back.label)["auroc"] == 1
     assert np.trapezoid(*predictions.roc(back)[::-1]) == 1
 

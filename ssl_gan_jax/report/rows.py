@@ -13,7 +13,7 @@ from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 
 METHOD_ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
          "gan_adapted", "dcgan")  # fmt: skip
-# What a row must and may hold.
+# Keys that a row must hold, or may leave out or null, with their types.
 ROW_SCHEMA = {
     **dict.fromkeys(("method", "data"), str),
     **dict.fromkeys(("size", "seed"), int),
@@ -104,6 +104,12 @@ class Panel(NamedTuple):
         return f"{self.experiment}: {data}{self.size}x{self.size}{where}"
 
     @property
+    def part(self) -> str | None:
+        """The images that its scores are of: "test" if any run has those, else "validation"."""
+        parts = {run.part for run in self.runs}
+        return next((part for part in ("test", "validation") if part in parts), None)
+
+    @property
     def common(self) -> tuple[str, ...]:
         """Changes that all its runs share, which no column needs to name."""
         return tuple(sorted(set.intersection(*(set(run.changes) for run in self.runs))))
@@ -124,7 +130,7 @@ class Panel(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All that the arguments hold; what has no run to show is there by name."""
+    """All below the given paths; entries that cannot be shown are listed by name."""
 
     runs: list[ReportRow]
     unfinished: list[str]
@@ -142,7 +148,7 @@ class Found(NamedTuple):
 
 
 def find(paths: Iterable[Path]) -> Found:
-    """Runs below folders, and rows of .jsonl files; sorted, so that their order tells nothing.
+    """Runs below folders, and rows of .jsonl files; sorted, so the order of `paths` does not matter.
 
     Of two different runs with the same cell and seed the first is kept.
 
