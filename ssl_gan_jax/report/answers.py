@@ -54,7 +54,7 @@ def verdict(found: list[Answer]) -> str:
     """At how many budgets a difference is shown."""
     shown = sum(answer.shown for answer in found)
     budgets = "label budget" if len(found) == 1 else "label budgets"
-    return f"a difference is shown at {shown} of {len(found)} {budgets}" if found else "no scores"
+    return f"difference shown at {shown} of {len(found)} {budgets}" if found else "no scores"
 
 
 def _is_shown(gap: Estimate | None) -> bool:

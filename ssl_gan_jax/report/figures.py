@@ -265,6 +265,7 @@ def _picture(figure: Figure, alt: str, caption: str) -> Picture:
     with matplotlib.rc_context(STYLE):
         if labels := [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]:
             columns = 2 if max(map(len, labels)) < 25 else 1
+            figure.set_figheight(4 + 0.2 * len(labels) / columns)
             figure.legend(loc="outside lower center", ncols=columns)  # where it hides nothing
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     return Picture(_uri(file, "svg+xml"), alt, caption)
