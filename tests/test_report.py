@@ -441,8 +441,9 @@ const shown = (w, d, width) => { const i = [...d.images]; return {
     let e = d.querySelector(x), color = w.getComputedStyle(e).color, on;
     while ((on = w.getComputedStyle(e).backgroundColor) == "rgba(0, 0, 0, 0)") e = e.parentElement;
     return [color, on] }) } };
-onload = () => { document.body.textContent = "found " + JSON.stringify([...document.querySelectorAll(
-  "iframe")].map(f => shown(f.contentWindow, f.contentWindow.document, f.width))) + " end" };
+onload = () => { const frames = [...document.querySelectorAll("iframe")].map(
+  f => shown(f.contentWindow, f.contentWindow.document, f.width));
+  document.body.textContent = "found " + JSON.stringify(frames) + " end" };
 </script>"""
 
 

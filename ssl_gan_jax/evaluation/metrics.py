@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
@@ -34,13 +34,6 @@ METRICS = ("accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "sp
 AT_HALF = {f"{name}_at_half": name for name in ("accuracy", "sensitivity", "specificity")}
 ECE_BINS = 15
 _CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
-
-
-def predict_all(
-    predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
-) -> np.ndarray:
-    """Class probabilities `[N,K]` float64 of `images`: softmax of `logits_of`."""
-    return softmax(logits_of(predict_fn, images, batch_size), axis=1)
 
 
 def logits_of(

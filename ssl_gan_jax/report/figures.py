@@ -104,16 +104,17 @@ def prediction_curves(panel: Panel) -> Iterator[Picture]:
     """ROC and reliability, before and after calibration, of each budget: runs thin, mean thick."""
     for budget in panel.budgets:
         # The predictions are of test images, which say nothing of runs made for tuning.
-        folders = {
-            name: [run.folder for run in runs if run.folder and run.part == "test"]
-            for name, column in panel.columns.items()
-            if (runs := tables.at_budget(column, budget))
-        }
-        raw = {name: [p for p in map(predictions.read, some) if p] for name, some in folders.items()}
-        after = {
-            name: [p for p in map(predictions.read_calibrated, some) if p]
-            for name, some in folders.items()
-        }
+        raw, after = (
+            {
+                name: [
+                    p
+                    for run in tables.at_budget(runs, budget)
+                    if run.folder and run.part == "test" and (p := read(run.folder))
+                ]
+                for name, runs in panel.columns.items()
+            }
+            for read in (predictions.read, predictions.read_calibrated)
+        )
         roc = predictions.roc_curves, "false positive rate", "true positive rate"
         reliability = predictions.reliability_curves, "largest probability", "share right"
         for kind, found, (curves_of, x, y) in (
@@ -124,8 +125,8 @@ def prediction_curves(panel: Panel) -> Iterator[Picture]:
             figure, axes = _figure(x, y)
             axes.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":")
             counts = []
-            for i, name in enumerate(panel.columns):
-                if curves := curves_of(found.get(name, [])):
+            for i, (name, of_runs) in enumerate(found.items()):
+                if curves := curves_of(of_runs):
                     for curve in curves[:-1]:
                         axes.plot(*curve, alpha=0.35, **_line(i) | {"linewidth": 0.6})
                     axes.plot(*curves[-1], label=_label(name), **_line(i))

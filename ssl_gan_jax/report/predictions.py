@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, roc_curve
 
@@ -44,9 +43,8 @@ def read(folder: Path) -> Predictions | None:
         return None
     if not probs.size or not np.isfinite(probs).all():
         return None
-    return Predictions(
-        classes, [row[0] for row in rows], np.array(label), probs, np.array(decision)
-    )
+    paths = [row[0] for row in rows]
+    return Predictions(classes, paths, np.array(label), probs, np.array(decision))
 
 
 def read_calibrated(folder: Path) -> Predictions | None:
@@ -78,12 +76,10 @@ def worst_errors(p: Predictions) -> Table:
     own = p.probs[np.arange(len(p.label)), p.label]
     order = np.argsort(own, kind="stable")
     wrong = [i for i in order if p.decision[i] != p.label[i]][:WORST]
-    rows = [
-        [p.path[i], p.classes[p.label[i]], p.classes[p.decision[i]], number(own[i])] for i in wrong
-    ]
-    return Table(
-        "Worst errors, test images", ["file", "is", "called", "probability of its class"], rows
-    )
+    name = p.classes
+    rows = [[p.path[i], name[p.label[i]], name[p.decision[i]], number(own[i])] for i in wrong]
+    header = ["file", "is", "called", "probability of its class"]
+    return Table("Worst errors, test images", header, rows)
 
 
 def roc(p: Predictions) -> Curve | None:

@@ -148,7 +148,7 @@ class Found(NamedTuple):
 
 
 def find(paths: Iterable[Path]) -> Found:
-    """Runs below folders, and rows of .jsonl files; sorted, so the order of `paths` does not matter.
+    """Runs below folders and rows of .jsonl files, sorted: the order of `paths` does not matter.
 
     Of two different runs with the same cell and seed the first is kept.
 
