@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -509,6 +510,12 @@ def test_settings_of_any_text_name_columns_and_legends_as_they_stand(text, tmp_p
     written = (tmp_path / "out" / "report.html").read_text()
     assert not Page(written).open and "<b>" not in written
     assert (tmp_path / "out" / "report.md").read_text()
+
+
+def test_an_installed_package_has_the_template(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "ssl_gan_jax" / "report" / "page.html").is_file()
 
 
 def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):

@@ -11,16 +11,24 @@ from ssl_gan_jax.config import CELL_KEYS
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 
-METHOD_ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
-         "gan_adapted", "dcgan")  # fmt: skip
-# Keys that a row must hold, or may leave out or null, with their types.
+METHOD_ORDER = (
+    *("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan"),
+    *("gan", "gan_adapted", "dcgan"),
+)
+# The types of a row's keys; those that may be None may also be left out.
 ROW_SCHEMA = {
-    **dict.fromkeys(("method", "data"), str),
-    **dict.fromkeys(("size", "seed"), int),
+    "method": str,
+    "data": str,
+    "size": int,
+    "seed": int,
     "classes": list,
     "experiment": str | None,
-    **dict.fromkeys(("labels_per_class", "images"), int | None),
-    **dict.fromkeys(("test", "validation", "samples", "cell"), dict | None),
+    "labels_per_class": int | None,
+    "images": int | None,
+    "test": dict | None,
+    "validation": dict | None,
+    "samples": dict | None,
+    "cell": dict | None,
 }
 
 
@@ -186,13 +194,14 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noq
                 score.get("value"), float | int | None
             ):
                 raise ValueError(f"{part}.{metric} has no value")
-    place = {key: row[key] for key in ("method", "size", "seed")}
-    budgets = {"labels": row.get("labels_per_class"), "images": row.get("images")}
-    cell = row.get("cell") or place | {key: n for key, n in budgets.items() if n}
+    labels, images = row.get("labels_per_class"), row.get("images")
+    place = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
+    limits = {key: n for key, n in (("labels", labels), ("images", images)) if n}
+    cell = row.get("cell") or place | limits
     row = row | {"cell": cell, "experiment": row.get("experiment") or row["data"]}
     budget = ALL
-    for unit, number in zip(("a class", "in all"), budgets.values(), strict=True):
-        budget = Budget(False, unit, number) if number else budget
+    if images or labels:
+        budget = Budget(False, "in all" if images else "a class", images or labels)
     changes = tuple(
         f"{key.removeprefix('method.')} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in sorted(cell.items())
@@ -263,5 +272,5 @@ def _in_file(path: Path, found: Found) -> Iterator[ReportRow]:
 
 
 def _column_order(run: ReportRow) -> tuple:
-    known = METHOD_ORDER.index(run.method) if run.method in METHOD_ORDER else len(METHOD_ORDER)
-    return known, run.method, len(run.changes), run.changes, run.seed
+    rank = METHOD_ORDER.index(run.method) if run.method in METHOD_ORDER else len(METHOD_ORDER)
+    return rank, run.method, len(run.changes), run.changes, run.seed
