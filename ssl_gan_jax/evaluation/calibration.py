@@ -1,15 +1,15 @@
-"""What a run learns from its validation images: temperature, operating points, what is unfamiliar.
+"""What validation images say of a classifier: temperature, operating points, OOD detector.
 
-No test image takes part. All is NumPy, and pure but for `save` and `load`.
+Test images take no part. All functions but `save` and `load` are pure, in NumPy.
 
 Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood, with Platt's (1999)
 smoothed targets, so that few or perfectly separated images do not drive T to zero. With two
 classes it moves no image across the threshold: thresholds move along.
 
-Familiarity: the Mahalanobis distance of an image's features (the classifier's, before its last
+OOD score: the Mahalanobis distance of an image's features (the classifier's, before its last
 layer) from those of training images, whose covariance is a few main directions and one variance
-for all others (probabilistic PCA, Tipping & Bishop 1999). In units of the distance that 1 % of
-validation and held-out training images exceed: above 1 an image is called out of distribution.
+for all others (probabilistic PCA, Tipping & Bishop 1999). Its unit is the distance that 1 % of
+validation and held-out training images exceed: above 1 an image is out of distribution.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import atomic_write, write_json
 
 DIRECTIONS = 16  # main directions of the features
-QUANTILE = 0.99  # of familiar images that are not flagged
+QUANTILE = 0.99  # of in-distribution images that are not flagged
 POINTS = (
     "youden",
     *("sensitivity=0.8", "sensitivity=0.9", "sensitivity=0.95", "sensitivity=0.99"),
     *("specificity=0.8", "specificity=0.9", "specificity=0.95", "specificity=0.99"),
 )
-REPAIR = "make it anew with python -m ssl_gan_jax.calibration"
+REPAIR = "make it again with python -m ssl_gan_jax.calibration"
 
 
 class OodDetector(NamedTuple):
@@ -142,7 +142,7 @@ def operating_points(
 
 
 def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
-    """From features [N,F] of training images and [M,F] of others, which set the limit; N, M > 0."""
+    """From features [N,F] of training images and [M,F] of others, which set the limit; N > 1, M > 0."""
     from sklearn.decomposition import PCA  # here: loading it would delay the first step
 
     features = np.asarray(features, np.float64)
@@ -176,12 +176,12 @@ def fit(
     return Calibration(temperature, points, ood_detector, validation)
 
 
-def save(workdir: str | Path, made: Calibration) -> None:
+def save(workdir: str | Path, calibration: Calibration) -> None:
     """Writes both files, each atomically. Raises UserError where they cannot be written."""
-    if made.ood_detector:
+    if calibration.ood_detector:
         with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
-            np.savez(file, **made.ood_detector._asdict())
-    write_json(Path(workdir) / "calibration.json", made.as_json())
+            np.savez(file, **calibration.ood_detector._asdict())
+    write_json(Path(workdir) / "calibration.json", calibration.as_json())
 
 
 def load(workdir: str | Path, threshold: float | None = None) -> Calibration:

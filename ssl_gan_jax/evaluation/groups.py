@@ -29,8 +29,9 @@ def splits(task: Dataset) -> dict[str, dict[str, Any]]:
         if records.understood.by_patient:
             found[name]["patients"] = len(np.unique(records.patient[rows]))
         if name != "unlabelled":
-            of_class = enumerate(records.classes)
-            found[name]["classes"] = {c: int((records.label[rows] == k).sum()) for k, c in of_class}
+            label = records.label[rows]
+            counts = {c: int((label == k).sum()) for k, c in enumerate(records.classes)}
+            found[name]["classes"] = counts
         sites, count = np.unique(records.site[rows], return_counts=True)
         if len(np.unique(records.site)) > 1:
             found[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))

@@ -71,5 +71,5 @@ def _in_words(gap: Estimate | None, rival: str | None) -> str:
     span = f"{number(gap.mean, '+')} [{number(gap.low)}, {number(gap.high)}]"
     seeds = f"over n={gap.n} shared seeds"
     if _is_shown(gap):
-        return f"{span} against {rival}, {seeds}."
+        return f"{'Ahead of' if gap.mean > 0 else 'Behind'} {rival}: {span}, {seeds}."
     return f"No difference to {rival} shown: {span}, {seeds}."

@@ -165,11 +165,11 @@ def find(paths: Iterable[Path]) -> Found:
     """
     found = Found([], [], [], [], [])
     places: dict[tuple, ReportRow] = {}
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such folder or file")
-        for run in _in_folder(path, found, seen) if path.is_dir() else _in_file(path, found):
+        for run in _in_folder(path, found, visited) if path.is_dir() else _in_file(path, found):
             if places.setdefault(run.place, run).row != run.row:
                 found.repeated.append(run.name)
     found.runs.extend(places[place] for place in sorted(places))
@@ -231,13 +231,13 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[ReportRow]:
+def _in_folder(top: Path, found: Found, visited: set[Path]) -> Iterator[ReportRow]:
     for folder, inner, files in os.walk(top):
         inner[:] = sorted(set(inner) - {"checkpoints", "samples"})
         folder = Path(folder)
-        if not {"config.json", "result.json"} & set(files) or folder.resolve() in seen:
+        if not {"config.json", "result.json"} & set(files) or folder.resolve() in visited:
             continue
-        seen.add(folder.resolve())
+        visited.add(folder.resolve())
         name = str(Path(top.name) / folder.relative_to(top))  # says nothing of this machine
         if "result.json" not in files:
             found.unfinished.append(name)
