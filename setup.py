@@ -8,6 +8,7 @@ setup(
     description="Semi-supervised GANs for chest X-ray classification in JAX/Flax",
     python_requires=">=3.11",
     packages=find_packages(include=["ssl_gan_jax", "ssl_gan_jax.*"]),
+    package_data={"ssl_gan_jax.report": ["page.html"]},
     install_requires=[
         "absl-py",
         "defusedxml",
@@ -15,6 +16,7 @@ setup(
         "ImageHash",
         "importlib_resources",  # tensorflow-datasets needs it and does not say so
         "jax>=0.8",
+        "jinja2",
         "matplotlib",
         "ml-collections",
         "numpy>=2",
@@ -23,6 +25,7 @@ setup(
         "pillow",
         "rich",
         "scikit-image",
+        "scikit-learn",
         "scipy",
         "simplejpeg",
         "tensorboard>=2.21",  # what looks at the events; older ones need setuptools < 82
@@ -42,7 +45,6 @@ setup(
             "pytest-xdist",
             "pyyaml",
             "ruff",
-            "scikit-learn",
         ],
         "export": ["jax2onnx>=0.13,<0.13.1", "onnxruntime"],  # later ones need Orbax < 0.11.37
         "dicom": ["pydicom>=3", "pylibjpeg[all]"],

@@ -33,8 +33,10 @@ ARGUMENT_KEYS = {
 # What replicas may differ in.
 REPLICA_KEYS = ("train.seed", "data.split_seed", "data.labels_per_class", "data.images")
 # Arguments of a config that say where a run stands; all others are changes to its method.
-PLACE = ("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target",
-         "only", "train.test_at_end")  # fmt: skip
+CELL_KEYS = (
+    *("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target"),
+    *("only", "train.test_at_end"),
+)
 PROLONG = ("train.steps", "train.epochs")  # what may grow
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 SIZES = ("steps_per_call", "batch_size", "evaluation_batch_size")

@@ -1,4 +1,4 @@
-"""A finished run as a value, opened without its training data, and what commands on one share.
+"""Open a finished run and predict with it; its training data is not needed.
 
 run = open_run("runs/phantom")
 answer = predictor(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
@@ -65,8 +65,8 @@ def open_run(workdir: str | Path) -> FinishedRun:
     batch = Batch(image, label, jnp.zeros((u, size, size, 1)))  # for its shapes
     like = jax.eval_shape(method.init, jax.random.key(0), batch)
     state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
-    known = calibration.load(workdir, threshold)
-    return FinishedRun(workdir, config, result, classes, method, state, known)
+    fitted = calibration.load(workdir, threshold)
+    return FinishedRun(workdir, config, result, classes, method, state, fitted)
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

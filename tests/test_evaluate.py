@@ -67,14 +67,14 @@ def test_an_integer_weight_means_the_image_that_many_times():
     probs, label = scored(rng, 60, classes=3)
     times = rng.integers(0, 3, size=60)
     weighted = metrics._weighted(probs, label, 0.5, times[None].astype(float))
-    repeated = metrics.metrics(probs.repeat(times, axis=0), label.repeat(times))
+    repeated = metrics.scores(probs.repeat(times, axis=0), label.repeat(times))
     for name in ("accuracy", "balanced_accuracy", "auroc", "auprc", "ece"):
         assert weighted[name][0] == pytest.approx(repeated[name])
 
 
 def test_more_than_two_classes_are_macro_averages():
     probs, label = scored(np.random.default_rng(1), 200, classes=4)
-    got = metrics.metrics(probs, label, threshold=0.9)
+    got = metrics.scores(probs, label, threshold=0.9)
     assert got["auroc"] == pytest.approx(sk.roc_auc_score(label, probs, multi_class="ovr"))
     assert got["auprc"] == pytest.approx(sk.average_precision_score(np.eye(4)[label], probs))
     assert got["accuracy"] == pytest.approx(np.mean(probs.argmax(axis=1) == label))
@@ -101,9 +101,9 @@ def test_no_images_at_all():
 
 def test_unlabelled_images_and_nan_are_refused():
     with pytest.raises(ValueError, match="labels must be in 0..1"):
-        metrics.metrics(np.full((2, 2), 0.5), np.array([0, -1]))
+        metrics.scores(np.full((2, 2), 0.5), np.array([0, -1]))
     with pytest.raises(ValueError, match="finite"):
-        metrics.metrics(np.full((2, 2), np.nan), np.array([0, 1]))
+        metrics.scores(np.full((2, 2), np.nan), np.array([0, 1]))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -134,7 +134,7 @@ def test_the_threshold_separates_adjacent_floats():
     positive = np.array([low, np.nextafter(low, 1)])
     probs = np.stack([1 - positive, positive], axis=1)
     label = np.array([0, 1])
-    got = metrics.metrics(probs, label, metrics.choose_threshold(probs, label))
+    got = metrics.scores(probs, label, metrics.choose_threshold(probs, label))
     assert got["accuracy"] == 1.0
 
 
@@ -161,7 +161,7 @@ def test_many_images_of_one_patient_widen_the_interval():
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(5)
-    truth = metrics.metrics(*scored(rng, 200_000))
+    truth = metrics.scores(*scored(rng, 200_000))
     covered = dict.fromkeys(("accuracy", "auroc", "sensitivity"), 0)
     for seed in range(150):
         probs, label = scored(rng, 120)
@@ -220,7 +220,7 @@ def test_ranks_outlive_any_increasing_transform_of_the_logits(bend, images):
 
     def areas(gap):
         logits = np.stack([-gap / 2, gap / 2], axis=1)
-        got = metrics.metrics(softmax(logits, axis=1), label, logits=logits)
+        got = metrics.scores(softmax(logits, axis=1), label, logits=logits)
         return got["auroc"], got["auprc"]
 
     assert areas(bend(gap)) == areas(gap)
@@ -231,11 +231,11 @@ def test_saturated_probabilities_still_rank_and_so_do_those_of_the_file(tmp_path
     probs, label = softmax(np.stack([0 * gap, gap], axis=1), axis=1), (gap > 54).astype(int)
     assert set(probs[:, 1]) == {1.0}
     assert metrics.report(probs, label, np.arange(40))["auroc"]["value"] == 1
-    assert metrics.metrics(probs[:, ::-1], 1 - label)["auprc"] == 1
+    assert metrics.scores(probs[:, ::-1], 1 - label)["auprc"] == 1
     path = tmp_path / "predictions.csv"
     metrics.write_predictions(path, ["x"] * 40, label, probs, ["well", "ill"])
-    back = predictions.read(path)
-    assert metrics.metrics(back.probs, back.label)["auroc"] == 1
+    back = predictions.read(tmp_path)
+    assert metrics.scores(back.probs, back.label)["auroc"] == 1
     assert np.trapezoid(*predictions.roc(back)[::-1]) == 1
 
 
@@ -263,7 +263,7 @@ def test_the_bootstrap_is_quick():
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 10])
-def test_predict_all_counts_each_image_once_and_compiles_once(n):
+def test_logits_count_each_image_once_and_compiles_once(n):
     compiled = []
 
     @jax.jit
@@ -273,19 +273,17 @@ def test_predict_all_counts_each_image_once_and_compiles_once(n):
         return jax.numpy.stack([mean, -mean, 0 * mean], axis=1)
 
     images = np.random.default_rng(0).integers(0, 256, size=(n, 5, 6, 1), dtype=np.uint8)
-    probs = metrics.predict_all(logits, images, 4)
+    got = metrics.logits_of(logits, images, 4)
     mean = (images / 127.5 - 1).mean(axis=(1, 2, 3))
     assert compiled == [(4, 5, 6, 1)]
-    assert probs.shape == (n, 3) and probs.dtype == np.float64
-    np.testing.assert_allclose(
-        probs, softmax(np.stack([mean, -mean, 0 * mean], axis=1), axis=1), rtol=1e-5
-    )
+    assert got.shape == (n, 3) and got.dtype == np.float64
+    np.testing.assert_allclose(got, np.stack([mean, -mean, 0 * mean], axis=1), atol=1e-5)
 
 
-def test_predict_all_refuses_weights_that_diverged():
+def test_logits_are_refused_of_weights_that_diverged():
     images = np.zeros((3, 2, 2, 1), np.uint8)
     with pytest.raises(UserError, match="3 of 3 images are not finite"):
-        metrics.predict_all(lambda x: np.full((len(x), 2), np.nan), images, 2)
+        metrics.logits_of(lambda x: np.full((len(x), 2), np.nan), images, 2)
 
 
 def test_predictions_escape_formulas_and_keep_every_digit(tmp_path):

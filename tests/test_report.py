@@ -8,20 +8,23 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from ssl_gan_jax import report
 from ssl_gan_jax.config import base
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.evaluation.metrics import METRICS, write_predictions
-from ssl_gan_jax.evaluation.metrics import metrics as metrics_of
 from ssl_gan_jax.files import grid
-from ssl_gan_jax.report import figures, page, predictions, published, rows, tables
+from ssl_gan_jax.report import answers, figures, page, predictions, published, rows, tables
 from ssl_gan_jax.report.rows import ALL, Budget
 from ssl_gan_jax.training.writer import Writer
 
@@ -68,6 +71,7 @@ def make_run(folder, content, config=None, probs=None, label=None):
     probs = np.stack([1 - p, p], axis=1) if probs is None else probs
     names = [f"SECRET/{i}{'long' * 20}.png" for i in range(len(label))]
     write_predictions(folder / "predictions.csv", names, label, probs, ["normal", "ill"])
+    (folder / "calibration.json").write_text(json.dumps({"temperature": 2.0}))
     if content is not None:
         (folder / "result.json").write_text(json.dumps(content))
     return folder
@@ -247,19 +251,46 @@ def test_generated_images_have_a_table():
     ],
 )
 def test_published_numbers(experiment, name, budget, value):
-    panel = rows.Panel(experiment, "", 0, "", [rows.Run({}, "", None, budget, "", ())])
+    panel = rows.Panel(experiment, "", 0, "", [rows.ReportRow({}, "", None, budget, "", ())])
     columns = [*published.beside(panel, "accuracy"), *published.beside(panel, "auroc")]
     assert next(p for p in columns if p.title.endswith(name)).values[budget] == value
 
 
 def test_what_sets_published_numbers_apart_is_said():
-    runs = [rows.Run({}, "", None, Budget(False, "a class", 50), "", ())]
+    runs = [rows.ReportRow({}, "", None, Budget(False, "a class", 50), "", ())]
     panel = rows.Panel("pneumonia_mnist", "pneumonia_mnist", 128, "", runs)
     cautions = {p.title.partition(":")[0]: p.caution for p in published.beside(panel, "accuracy")}
     assert "EfficientNet-B3 pretrained on ImageNet" in cautions["SPARSE 2025"]
     assert "these runs" not in cautions["SPARSE 2025"]  # of the same size
     (at_28, *_) = published.beside(panel._replace(size=28), "accuracy")
     assert "pneumonia_mnist at 128x128; these runs" in at_28.caution and "ImageNet" in at_28.caution
+
+
+def answers_of(**scores):
+    """The answers to {method: scores of seeds 0, 1, ...}, of one budget."""
+    made = [row(method, s, x) for method, xs in scores.items() for s, x in enumerate(xs)]
+    return list(answers.answers(panel_of(*made)))
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 2), min_size=1, max_size=6))
+def test_a_difference_is_claimed_only_of_several_seeds_whose_interval_excludes_0(pairs):
+    (answer,) = answers_of(supervised=[a for a, _ in pairs], ssl_gan=[b for _, b in pairs])
+    e = tables.estimate([b - a for a, b in pairs])
+    excludes_0 = e.n > 1 and (e.low > 0 or e.high < 0)
+    assert answer.shown == excludes_0 and f"n={len(pairs)}" in answer.sentence
+    doubt = "No difference" if e.n > 1 else "too few for a claim"
+    assert (doubt in answer.sentence) == (not excludes_0)
+
+
+def test_the_best_method_has_several_seeds_if_any_has_and_the_baseline_may_win():
+    (answer,) = answers_of(supervised=[0.6, 0.7], ssl_gan=[0.7, 0.81], dcgan=[0.99])
+    assert answer.best == "ssl_gan" and "supervised" in answer.sentence
+    (answer,) = answers_of(supervised=[0.8, 0.9], ssl_gan=[0.7, 0.8], ec_gan=[0.1, 0.2])
+    assert answer.best == "supervised" and "Ahead of ssl_gan: +.100 [.100, .100]" in answer.sentence
+    (answer,) = answers_of(supervised=[0.8, 0.9])
+    assert not answer.shown and answer.sentence == "No other method to compare with."
+    (answer,) = answers_of(ssl_gan=[{"accuracy": 0.5}])
+    assert answer.score.startswith("Accuracy .500") and answer.best == "ssl_gan"
 
 
 # Finding rows.
@@ -394,33 +425,65 @@ def test_page_is_whole_and_loads_nothing(made_report):
     assert not {"script", "link", "iframe", "b"} & set(names)
     assert "http://" not in text and "https://" not in text and "SECRET" not in text
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    # 2 learning curves; ROC and reliability of 2 budgets; 2 training curves; 2 sample grids.
-    assert len(images) == 10 and all(i["alt"] and i["src"].startswith("data:") for i in images)
+    # 2 learning curves; ROC and reliability, before and after calibration, of 2 budgets;
+    # 2 confusions; 2 training curves; 2 sample grids.
+    assert len(images) == 14 and all(i["alt"] and i["src"].startswith("data:") for i in images)
     assert all(attrs["scope"] in ("col", "row") for tag, attrs in page.tags if tag == "th")
     assert "Not for clinical use" in text and names.count("details") == 1
 
 
-HARNESS = """<iframe id=f src="{page}" width=375 height=800></iframe><script>
-onload = () => {{ const w = f.contentWindow, d = w.document, i = [...d.images];
-document.body.textContent = "seen " + JSON.stringify([d.documentElement.scrollWidth <= 375,
-  i.length, i.filter(x => x.naturalWidth).length, w.performance.getEntriesByType("resource").length,
-  d.scripts.length, d.body.innerText.includes("Worst errors")]) }}</script>"""
+HARNESS = """<script>
+const shown = (w, d, width) => { const i = [...d.images]; return {
+  fits: d.documentElement.scrollWidth <= width, pictures: i.length,
+  loaded: i.filter(x => x.naturalWidth).length, scripts: d.scripts.length,
+  fetched: w.performance.getEntriesByType("resource").length,
+  text: d.body.innerText, page: w.getComputedStyle(d.body).backgroundColor,
+  colors: ["body", ".note", ".warning", "figcaption", "summary", "td"].map(x => {
+    let e = d.querySelector(x), color = w.getComputedStyle(e).color, on;
+    while ((on = w.getComputedStyle(e).backgroundColor) == "rgba(0, 0, 0, 0)") e = e.parentElement;
+    return [color, on] }) } };
+onload = () => { const frames = [...document.querySelectorAll("iframe")].map(
+  f => shown(f.contentWindow, f.contentWindow.document, f.width));
+  document.body.textContent = "found " + JSON.stringify(frames) + " end" };
+</script>"""
 
 
-def test_a_single_runs_page_fits_a_phone_and_loads_nothing_in_a_real_browser(made_report, tmp_path):
+def contrast(*colors):
+    """The ratio of WCAG 2: from 1 to 21."""
+    levels = [np.array(re.findall("[0-9.]+", color)[:3], float) / 255 for color in colors]
+    light = [np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4) for x in levels]
+    low, high = sorted(x @ [0.2126, 0.7152, 0.0722] for x in light)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_page_fits_every_screen_reads_well_and_loads_nothing_in_a_browser(
+    made_report, tmp_path, scheme
+):
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     if not browser:
         pytest.skip("needs chromium")
     report.write([made_report / "ssl_gan" / "10_0"], tmp_path)
-    (tmp_path / "phone.html").write_text(HARNESS.format(page=tmp_path / "report.html"))
+    page = (tmp_path / "report.html").as_uri()
+    frames = [f"<iframe src={page} width={x} height=800></iframe>" for x in (390, 900, 1400)]
+    (tmp_path / "frames.html").write_text("".join(frames) + HARNESS)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     flags += [f"--user-data-dir={tmp_path / 'browser'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     flags += ["--allow-file-access-from-files", "--virtual-time-budget=9000", "--dump-dom"]
+    flags += [f"--blink-settings=preferredColorScheme={['dark', 'light'].index(scheme)}"]
     done = subprocess.run(
-        [browser, *flags, (tmp_path / "phone.html").as_uri()],
+        [browser, *flags, (tmp_path / "frames.html").as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert "seen [true,4,4,0,0,true]" in done.stdout, done.stdout + done.stderr
+    answer = re.search(r"found (.*) end", html.unescape(done.stdout), re.S)
+    assert answer, done.stdout + done.stderr
+    screens = json.loads(answer[1])
+    assert len(screens) == 3
+    for found in screens:
+        assert found["fits"] and found["pictures"] == found["loaded"] == 6
+        assert found["scripts"] == found["fetched"] == 0 and "Worst errors" in found["text"]
+        assert (contrast(found["page"], "0 0 0") < 2) == (scheme == "dark")
+        assert all(contrast(*colors) > 4.5 for colors in found["colors"]), found["colors"]
 
 
 TEXTS = [r"$x_{$ \frac{ 100 % <b>&amp; 日本", "_private", "a\x00b\udcff"]
@@ -435,18 +498,24 @@ def test_settings_of_any_text_name_columns_and_legends_as_they_stand(text, tmp_p
             folder = tmp_path / f"{labels}{name == text}"
             make_run(folder, row(labels=labels, cell=cell))
     (panel,) = rows.find([tmp_path]).panels
-    drawn = [picture for group in figures.of_panel(panel) for picture in group]
-    assert len(drawn) == 10
+    drawn = [picture for group in figures.of_panel(panel).values() for picture in group]
+    assert len(drawn) == 14
     for picture in drawn:
         if "svg" in picture.uri:
             svg = base64.b64decode(picture.uri.partition(",")[2])
             root = ElementTree.fromstring(svg)  # whole, and no letter that XML refuses
             legend = root.findall(".//{*}g[@id='legend_1']//{*}g/{*}g")
-            assert "Training" in picture.alt or len(legend) >= 2
+            assert len(legend) >= 2 or re.match("Training|Confusion", picture.alt)
     report.write([tmp_path], tmp_path / "out")
     written = (tmp_path / "out" / "report.html").read_text()
     assert not Page(written).open and "<b>" not in written
     assert (tmp_path / "out" / "report.md").read_text()
+
+
+def test_an_installed_package_has_the_template(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "ssl_gan_jax" / "report" / "page.html").is_file()
 
 
 def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):
@@ -461,8 +530,9 @@ def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):
 
     monkeypatch.setattr(dataset, "open_dataset", open_dataset)
     (panel,) = rows.find([made_report]).panels
-    assert [len(group) for group in figures.of_panel(panel)] == [2, 4, 2, 2] and not calls
-    *_, (*_, real) = figures.of_panel(panel, real_images=True)
+    drawn = figures.of_panel(panel)
+    assert [len(group) for group in drawn.values()] == [2, 6, 2, 2, 2] and not calls
+    (real,) = figures.of_panel(panel, real_images=True)["Real images"]
     assert calls == ["phantom"] and real.caption.startswith("WARNING")
 
 
@@ -474,10 +544,12 @@ def test_curves_agree_with_the_metrics():
     said = predictions.Predictions(
         ["normal", "ill"], [""] * 200, label, probs, decision.astype(int)
     )
-    scores = metrics_of(probs, label)
+    scores = metrics.scores(probs, label)
     assert np.trapezoid(*predictions.roc(said)[::-1]) == pytest.approx(scores["auroc"])
-    n, top, right = predictions.reliability(said)
-    assert np.abs(top - right).sum() / n.sum() == pytest.approx(scores["ece"])
+    top, right = predictions.top_and_right(said)
+    mean, share = predictions.reliability(top, right)
+    n = np.histogram(top, bins=np.linspace(0, 1, metrics.ECE_BINS + 1))[0]
+    assert (np.abs(mean - share) * n[n > 0]).sum() / 200 == pytest.approx(scores["ece"])
     assert predictions.roc_curves([said._replace(label=np.ones(200, int))]) == []
     (_, tn, fp), (_, fn, tp) = predictions.confusion(said).rows
     assert int(tp) / (int(tp) + int(fn)) == pytest.approx(scores["sensitivity"])
@@ -489,7 +561,7 @@ def test_worst_errors_are_those_surest_of_the_wrong_class(tmp_path):
     probs = np.stack([1 - np.array(p), p], axis=1)
     write_predictions(path, ["a.png", "=b.png", "c.png", "d.png", "e.png"], label, probs,
                       ["normal", "ill"])  # fmt: skip
-    table = predictions.worst_errors(predictions.read(path))
+    table = predictions.worst_errors(predictions.read(tmp_path))
     assert [line[0] for line in table.rows] == ["a.png", "'=b.png", "c.png"]
     assert table.rows[0][1:] == ["normal", "ill", ".100"]
 
@@ -502,10 +574,10 @@ def test_a_single_run_names_its_errors_and_several_do_not(made_report):
 
 def test_damaged_files_of_a_run_cost_their_figures_only(tmp_path):
     folder = make_run(tmp_path / "r", row(score={}))
-    for name in ("predictions.csv", "metrics.jsonl", "samples/000100.png"):
+    for name in ("predictions.csv", "calibration.json", "metrics.jsonl", "samples/000100.png"):
         (folder / name).write_bytes(b"\x89PNG\xff{")
     (panel,) = rows.find([tmp_path]).panels
-    assert figures.of_panel(panel) == []
+    assert figures.of_panel(panel) == {}
 
 
 # The command.

@@ -31,7 +31,7 @@ from ml_collections import config_flags
 
 from ssl_gan_jax import processes
 from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.config import PLACE, REPLICA_KEYS, cell_of, check_key, flat, settle
+from ssl_gan_jax.config import CELL_KEYS, REPLICA_KEYS, cell_of, check_key, flat, settle
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.training.progress import clock
 
@@ -81,7 +81,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         """The cell: beside where it stands, what differs from the file's own config there."""
         arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(",")))
         stands = {
-            k: v for k, v in (arguments | dict(values)).items() if k in PLACE and "." not in k
+            k: v for k, v in (arguments | dict(values)).items() if k in CELL_KEYS and "." not in k
         }
         default = module["get_config"](_argument("", stands))
         default.data.size, default.train.seed = config.data.size, config.train.seed

@@ -1,15 +1,15 @@
-"""What a run learns from its validation images: temperature, operating points, what is unfamiliar.
+"""What validation images say of a classifier: temperature, operating points, OOD detector.
 
-No test image takes part. All is NumPy, and pure but for `save` and `load`.
+Test images take no part. All functions but `save` and `load` are pure, in NumPy.
 
 Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood, with Platt's (1999)
 smoothed targets, so that few or perfectly separated images do not drive T to zero. With two
 classes it moves no image across the threshold: thresholds move along.
 
-Familiarity: the Mahalanobis distance of an image's features (the classifier's, before its last
+OOD score: the Mahalanobis distance of an image's features (the classifier's, before its last
 layer) from those of training images, whose covariance is a few main directions and one variance
-for all others (probabilistic PCA, Tipping & Bishop 1999). In units of the distance that 1 % of
-validation and held-out training images exceed: above 1 an image is called out of distribution.
+for all others (probabilistic PCA, Tipping & Bishop 1999). Its unit is the distance that 1 % of
+validation and held-out training images exceed: above 1 an image is out of distribution.
 """
 
 import contextlib
@@ -19,17 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, logit, softmax
 
 from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import atomic_write, write_json
 
 DIRECTIONS = 16  # main directions of the features
-QUANTILE = 0.99  # of familiar images that are not flagged
-POINTS = ("youden", *(f"{kind}={x:g}" for kind in ("sensitivity", "specificity") for x in
-                      (0.8, 0.9, 0.95, 0.99)))  # fmt: skip
-REPAIR = "make it anew with python -m ssl_gan_jax.calibration"
+QUANTILE = 0.99  # of in-distribution images that are not flagged
+POINTS = (
+    "youden",
+    *("sensitivity=0.8", "sensitivity=0.9", "sensitivity=0.95", "sensitivity=0.99"),
+    *("specificity=0.8", "specificity=0.9", "specificity=0.95", "specificity=0.99"),
+)
+REPAIR = "make it again with python -m ssl_gan_jax.calibration"
 
 
 class OodDetector(NamedTuple):
@@ -130,30 +133,30 @@ def operating_points(
     for name in POINTS:
         raw = choose_threshold(probs, label, name)
         report = metrics.report(probs, label, patient, raw)
-        with np.errstate(divide="ignore"):
-            at = tempered(np.log([[1 - raw, raw]]), temperature)[0, 1] if raw < 1 else raw
-        points[name] = {
-            "threshold": float(at),
-            **{metric: report[metric] for metric in ("sensitivity", "specificity")},
+        points[name] = {  # a threshold above 1, which calls no image positive, stays there
+            "threshold": float(expit(logit(raw) / temperature) if raw < 1 else raw),
+            "sensitivity": report["sensitivity"],
+            "specificity": report["specificity"],
         }
     return points
 
 
 def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
-    """From features [N,F] of training images and [M,F] of others, which set the limit; N, M > 0."""
+    """From features [N,F] of training images and [M,F] of others, which set the limit; N > 1, M > 0."""
+    from sklearn.decomposition import PCA  # here: loading it would delay the first step
+
     features = np.asarray(features, np.float64)
     n, f = features.shape
-    mean = features.mean(0)
-    away = features - mean
-    values, vectors = np.linalg.eigh(away @ away.T / n)  # the covariance's, by way of [N,N]
     r = max(0, min(DIRECTIONS, n - 2, f - 1))
-    variance = np.maximum(values[n - r :], 1e-12)
-    basis = vectors[:, n - r :].T @ away / np.sqrt(n * variance)[:, None]
-    rest = max((values.sum() - variance.sum()) / (f - r), 1e-12)
-    directions = basis * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
-    raw = OodDetector(mean, directions, np.asarray(1 / rest))
+    pca = PCA(r, svd_solver="full").fit(features)
+    variance = np.maximum(pca.singular_values_**2 / n, 1e-12)
+    # Over all f - r other directions: pca.noise_variance_ leaves out those that n < f images lack.
+    rest = max((features.var(0).sum() - variance.sum()) / (f - r), 1e-12)
+    # The precision is I / rest - directions^T directions.
+    directions = pca.components_ * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
+    raw = OodDetector(pca.mean_, directions, np.asarray(1 / rest))
     limit = max(float(np.quantile(raw.score(np.asarray(others, np.float64)), QUANTILE)), 1e-12)
-    parts = mean, directions / np.sqrt(limit), raw.scale / limit
+    parts = pca.mean_, directions / np.sqrt(limit), raw.scale / limit
     return OodDetector(*(np.asarray(part, np.float32) for part in parts))
 
 
@@ -167,18 +170,18 @@ def fit(
     validation = {
         "n": len(label),
         "patients": len(np.unique(patient)),
-        "ece_before": metrics.metrics(tempered(logits, 1.0), label)["ece"],
-        "ece": metrics.metrics(tempered(logits, temperature), label)["ece"],
+        "ece_before": metrics.scores(tempered(logits, 1.0), label)["ece"],
+        "ece": metrics.scores(tempered(logits, temperature), label)["ece"],
     }
     return Calibration(temperature, points, ood_detector, validation)
 
 
-def save(workdir: str | Path, made: Calibration) -> None:
+def save(workdir: str | Path, calibration: Calibration) -> None:
     """Writes both files, each atomically. Raises UserError where they cannot be written."""
-    if made.ood_detector:
+    if calibration.ood_detector:
         with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
-            np.savez(file, **made.ood_detector._asdict())
-    write_json(Path(workdir) / "calibration.json", made.as_json())
+            np.savez(file, **calibration.ood_detector._asdict())
+    write_json(Path(workdir) / "calibration.json", calibration.as_json())
 
 
 def load(workdir: str | Path, threshold: float | None = None) -> Calibration:

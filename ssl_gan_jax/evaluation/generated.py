@@ -8,14 +8,8 @@ import numpy as np
 from scipy import fft
 
 COMPARED = 500  # validation images that samples are compared with: more change little
-
-
 SIDE = 16  # of the small images that choose whom to compare pixel by pixel
-
-
 CHOSEN = 8  # training images that each image is compared with pixel by pixel
-
-
 BLOCK = 64  # images that are compared at once: bounds the memory
 
 
@@ -47,9 +41,9 @@ def nearest(
     for start in range(0, len(images), BLOCK):
         part = _centred(images[start : start + BLOCK, :, :, 0])
         least = np.full(len(part), np.inf)
-        for one in (part, part[..., ::-1]) if flip else (part,):
-            for rows in _candidates(one, small, shift).T:
-                gaps = _aligned(one, _centred(among[rows, :, :, 0]), shift)
+        for view in (part, part[..., ::-1]) if flip else (part,):
+            for rows in _candidates(view, small, shift).T:
+                gaps = _aligned(view, _centred(among[rows, :, :, 0]), shift)
                 np.minimum(least, gaps, out=least)
         found.append(least)
     return np.concatenate(found)

@@ -17,7 +17,7 @@ def splits(task: Dataset) -> dict[str, dict[str, Any]]:
     JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
     images that a run may not see are not counted.
     """
-    records, told = task.records, {}
+    records, found = task.records, {}
     parts = {
         "labelled": task.labeled,
         "unlabelled": task.unlabeled,
@@ -25,16 +25,17 @@ def splits(task: Dataset) -> dict[str, dict[str, Any]]:
         "test": task.test,
     }
     for name, rows in parts.items():
-        told[name] = {"images": len(rows), "patients": None}
+        found[name] = {"images": len(rows), "patients": None}
         if records.understood.by_patient:
-            told[name]["patients"] = len(np.unique(records.patient[rows]))
+            found[name]["patients"] = len(np.unique(records.patient[rows]))
         if name != "unlabelled":
-            of = records.label[rows]
-            told[name]["classes"] = {c: int((of == k).sum()) for k, c in enumerate(records.classes)}
+            label = records.label[rows]
+            counts = {c: int((label == k).sum()) for k, c in enumerate(records.classes)}
+            found[name]["classes"] = counts
         sites, count = np.unique(records.site[rows], return_counts=True)
         if len(np.unique(records.site)) > 1:
-            told[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))
-    return told
+            found[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))
+    return found
 
 
 def by_group(
@@ -46,11 +47,10 @@ def by_group(
     """
     reports = {}
     for kind, values in {"site": records.site, **records.groups}.items():
-        of = values[rows]
-        names, count = np.unique(of, return_counts=True)
+        names, count = np.unique(values[rows], return_counts=True)
         for name in names[count >= SMALLEST] if len(names) > 1 else ():
-            at = of == name
-            label, patient = records.label[rows][at], records.patient[rows][at]
+            members = values[rows] == name
+            label, patient = records.label[rows][members], records.patient[rows][members]
             key = f"{kind} {name or 'unknown'}"
-            reports[key] = metrics.report(probs[at], label, patient, threshold)
+            reports[key] = metrics.report(probs[members], label, patient, threshold)
     return reports

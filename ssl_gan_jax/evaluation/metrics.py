@@ -23,32 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
 
-METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "auroc",
-    "auprc",
-    "sensitivity",
-    "specificity",
-    "ece",
-)
+METRICS = ("accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity", "ece")
 # What `report` adds with two classes: the same metrics where an image is called positive from .5
 # on. Labels are drawn evenly over the classes, so this threshold needs no validation images.
 AT_HALF = {f"{name}_at_half": name for name in ("accuracy", "sensitivity", "specificity")}
 ECE_BINS = 15
 _CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
-
-
-def predict_all(
-    predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
-) -> np.ndarray:
-    """Class probabilities `[N,K]` float64 of `images`: softmax of `logits_of`."""
-    return softmax(logits_of(predict_fn, images, batch_size), axis=1)
 
 
 def logits_of(
@@ -99,7 +84,7 @@ def log_odds(probs: np.ndarray, logits: np.ndarray | None = None) -> np.ndarray:
     return logits - np.stack([logsumexp(rest, axis=1) for rest in others], axis=1)
 
 
-def metrics(
+def scores(
     probs: np.ndarray,
     label: np.ndarray,
     threshold: float = 0.5,
@@ -203,7 +188,7 @@ def report(
     """
 
     def at(threshold: float) -> dict[str, Any]:
-        values = metrics(probs, label, threshold, logits)
+        values = scores(probs, label, threshold, logits)
         spans = bootstrap_intervals(
             probs, label, patient, threshold, logits=logits, replicates=replicates, seed=seed
         )
@@ -212,11 +197,11 @@ def report(
             for name in METRICS
         }
 
-    scores = at(threshold)
-    if scores["threshold"] is not None:
+    chosen = at(threshold)
+    if chosen["threshold"] is not None:
         half = at(0.5)
-        scores |= {name: half[metric] for name, metric in AT_HALF.items()}
-    return scores | {"patients": len(np.unique(np.asarray(patient)))}
+        chosen |= {name: half[metric] for name, metric in AT_HALF.items()}
+    return chosen | {"patients": len(np.unique(np.asarray(patient)))}
 
 
 def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -268,7 +253,7 @@ def _weighted(
     np.divide(hits, count, out=recall, where=count > 0)
 
     ranked, score = [1] if classes == 2 else range(classes), log_odds(probs, logits)
-    areas = np.mean([_areas(score[:, c], label == c, weight) for c in ranked], axis=0)
+    auroc, auprc = np.mean([_areas(score[:, c], label == c, weight) for c in ranked], axis=0)
 
     confidence = probs.max(axis=1)
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
@@ -279,16 +264,18 @@ def _weighted(
     return {
         "accuracy": hits.sum(axis=1) / total,
         "balanced_accuracy": recall[:, truth.any(axis=0)].mean(axis=1),
-        "auroc": areas[0],
-        "auprc": areas[1],
+        "auroc": auroc,
+        "auprc": auprc,
         "sensitivity": recall[:, 1] if classes == 2 else undefined,
         "specificity": recall[:, 0] if classes == 2 else undefined,
         "ece": np.abs(gaps).sum(axis=1) / total,
     }
 
 
-def _areas(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """AUROC and average precision, `[2,R]`, by one sort and weighted running sums.
+def _areas(
+    score: np.ndarray, positive: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and average precision, each `[R]`, by one sort and weighted running sums.
 
     Equal scores form one step of the curve, so their order does not matter. NaN where a row of
     `weight` `[R,N]` leaves positives or negatives without weight.
@@ -296,14 +283,19 @@ def _areas(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> np.nd
     order = np.argsort(-score, kind="stable")
     score, positive, weight = score[order], positive[order], weight[:, order]
     steps = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
-    gained = np.add.reduceat(weight * positive, steps, axis=1)  # positives in each step
-    false = np.add.reduceat(weight * ~positive, steps, axis=1)
-    tp, fp = np.cumsum(gained, axis=1), np.cumsum(false, axis=1)
+    d_tp = np.add.reduceat(weight * positive, steps, axis=1)  # positives in each step
+    d_fp = np.add.reduceat(weight * ~positive, steps, axis=1)
+    tp, fp = np.cumsum(d_tp, axis=1), np.cumsum(d_fp, axis=1)
     p, n = tp[:, -1], fp[:, -1]
     precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
-    sums = np.stack([(false * (tp - gained / 2)).sum(axis=1), (gained * precision).sum(axis=1)])
-    size = np.stack([p * n, p])
-    return np.divide(sums, size, out=np.full_like(sums, np.nan), where=p * n > 0)
+
+    def share(area: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(area, whole, out=np.full_like(area, np.nan), where=p * n > 0)
+
+    # Trapezoids: a step is d_fp wide, and rises from tp - d_tp to tp; half of the sum is its mean.
+    auroc = share((d_fp * (tp - d_tp / 2)).sum(axis=1), p * n)
+    auprc = share((d_tp * precision).sum(axis=1), p)  # a step gains d_tp / p recall
+    return auroc, auprc
 
 
 def _checked(probs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

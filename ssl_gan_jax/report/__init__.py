@@ -1,7 +1,8 @@
 """Tables and figures of many runs, beside the numbers of the papers.
 
 `rows` finds runs and puts them in their place, `tables` averages them, `predictions` is what a run
-said of its test images, `published` holds the papers' numbers; `figures` draws, `page` writes.
+predicted for its test images, `answers` says in sentences what they show, `published` holds the
+papers' numbers; `figures` draws, and `page` writes by the template `page.html`.
 """
 
 import json
@@ -28,7 +29,8 @@ def write(
     if not any((found.runs, found.unfinished, found.unreadable)):
         raise UserError(f"{', '.join(map(str, paths))}: no run folders and no result rows there")
     sections = page.sections(found, real_images)
-    texts = {out / "report.html": page.html(sections), out / "report.md": page.markdown(sections)}
+    html = page.html(found, sections)
+    texts = {out / "report.html": html, out / "report.md": page.markdown(sections)}
     if rows_file:
         lines = (json.dumps(run.row, allow_nan=False) for run in found.runs)
         texts[rows_file] = "".join(f"{line}\n" for line in lines)

@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--rows={args.rows}: name a file that ends in .jsonl")
     found = report.write(args.runs, out, args.rows, args.real_images)
     counts = {"runs": found.runs, "unfinished": found.unfinished, "unreadable": found.unreadable}
-    told = {name: len(some) for name, some in counts.items()}
-    command_line.print_result(args.json, report=str(out / "report.html"), **told)
+    lengths = {name: len(some) for name, some in counts.items()}
+    command_line.print_result(args.json, report=str(out / "report.html"), **lengths)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ USE = (
     "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
     "medical device, was tested on the images below alone, and must not inform the care of anybody."
 )
-
-
 WARNINGS = (
     "Generated X-rays are synthetic: they show no patient, and nothing may be concluded from them "
     "about one. A generator may also repeat or blend training images: do not publish its images as "
@@ -30,9 +28,9 @@ WARNINGS = (
 
 
 def describe(
-    config: Mapping[str, Any], result: Mapping[str, Any], known: Calibration
+    config: Mapping[str, Any], result: Mapping[str, Any], fitted: Calibration
 ) -> dict[str, Any]:
-    """The card as JSON: config.json, result.json and what validation taught, under what to know."""
+    """The card as JSON: intended use and warnings, then config, result and calibration."""
     places = ("dir", "cache_dir")  # say nothing of the run, and much of the machine
     data = {key: value for key, value in config["data"].items() if key not in places}
     return {
@@ -40,13 +38,13 @@ def describe(
         "warnings": list(WARNINGS),
         "config": {**config, "data": data},
         "result": dict(result),
-        "calibration": known.as_json(),
+        "calibration": fitted.as_json(),
     }
 
 
 def render(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    result, data, known = card["result"], card["config"]["data"], card["calibration"]
+    result, data, fitted = card["result"], card["config"]["data"], card["calibration"]
     size, scores = data["size"], {"test": result.get("test")}
     scores |= {f"test, {group}": v for group, v in result.get("test_by_group", {}).items()}
     scores = {k: v for k, v in {**scores, "validation": result.get("validation")}.items() if v}
@@ -66,16 +64,11 @@ def render(card: Mapping[str, Any]) -> str:
         f"`{data['name']}`: {result['labelled']} training images with labels, "
         f"{result['unlabelled']} without{among}. Splits are by {unit}{why}.",
     ]
-    rows = [
-        [
-            k,
-            p["images"],
-            "–" if by_image else p["patients"],
-            _counts(p.get("classes")),
-            _counts(p.get("sites")),
-        ]
-        for k, p in result.get("splits", {}).items()
-    ]
+    rows = []
+    for name, p in result.get("splits", {}).items():
+        patients = "–" if by_image else p["patients"]
+        counts = _counts(p.get("classes")), _counts(p.get("sites"))
+        rows.append([name, p["images"], patients, *counts])
     parts += markdown_table(["part", "images", "patients", "images a class", "sites"], rows)
     parts += ["## Metrics"]
     if scores:
@@ -89,15 +82,15 @@ def render(card: Mapping[str, Any]) -> str:
         ]
     else:
         parts += ["None: this run has no classifier, or was not tested."]
-    if by := known["validation"]:
+    if by := fitted["validation"]:
         shown = ("sensitivity", "specificity")
         rows = [
             [k, f"{p['threshold']:.4f}", *(_interval(p[m]) for m in shown)]
-            for k, p in known["operating_points"].items()
+            for k, p in fitted["operating_points"].items()
         ]
         parts += [
             "## Calibration and operating points",
-            f"Temperature {known['temperature']:.3g}, by {by['n']} validation images: expected "
+            f"Temperature {fitted['temperature']:.3g}, by {by['n']} validation images: expected "
             f"calibration error there {by['ece_before']:.3f} before, {by['ece']:.3f} after.",
             *markdown_table(["point", "threshold", *shown], rows),
         ]

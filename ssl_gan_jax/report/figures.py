@@ -16,10 +16,10 @@ from PIL import Image
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import grid
-from ssl_gan_jax.report import predictions
+from ssl_gan_jax.report import predictions, tables
 from ssl_gan_jax.report.published import beside
-from ssl_gan_jax.report.rows import Budget, Panel, Run, read_json
-from ssl_gan_jax.report.tables import NAMES, estimate
+from ssl_gan_jax.report.rows import Budget, Panel, ReportRow, read_json
+from ssl_gan_jax.report.tables import NAMES, mean_score
 
 # Okabe and Ito's colours, told apart by the colour-blind; then the same with other lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
@@ -45,16 +45,22 @@ class Picture(NamedTuple):
     caption: str
 
 
-def of_panel(panel: Panel, real_images: bool = False) -> list[list[Picture]]:
-    """All figures that the panel's rows and folders allow, by kind."""
-    images = [*sample_grids(panel), *(real_grid(panel) if real_images else ())]
-    curves = (learning_curves, prediction_curves, training_curves)
-    return [group for group in (*(list(draw(panel)) for draw in curves), images) if group]
+def of_panel(panel: Panel, real_images: bool = False) -> dict[str, list[Picture]]:
+    """All figures that the panel's rows and folders allow, by what they show."""
+    kinds = {
+        "Scores over labels": learning_curves(panel),
+        "ROC and calibration": prediction_curves(panel),
+        "Decisions at the chosen operating point": confusions(panel),
+        "Training": training_curves(panel),
+        "Generated images": sample_grids(panel),
+        "Real images": real_grid(panel) if real_images else (),
+    }
+    return {title: drawn for title, kind in kinds.items() if (drawn := list(kind))}
 
 
 def learning_curves(panel: Panel) -> Iterator[Picture]:
     """Accuracy and AUROC over labels, of experiments with several budgets."""
-    part = next((p for p in ("test", "validation") if any(r.part == p for r in panel.runs)), None)
+    part = panel.part
     limited = [budget for budget in panel.budgets if not budget.is_all]  # for a log axis
     if len(limited) < 2 or part is None:
         return
@@ -71,7 +77,7 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
             points = []
             for budget in limited:
                 judged = [run for run in runs if (run.part, run.budget) == (part, budget)]
-                if e := estimate([s.value for run in judged if (s := run.score(metric))]):
+                if e := mean_score(judged, metric):
                     span = (e.mean, e.mean) if e.low is None else (e.low, e.high)
                     points.append((images(budget), e.mean, *span))
             if points:
@@ -95,21 +101,26 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
 
 
 def prediction_curves(panel: Panel) -> Iterator[Picture]:
-    """For each budget ROC curves (of two classes) and reliability: runs thin, their mean thick."""
+    """ROC and reliability, before and after calibration, of each budget: runs thin, mean thick."""
     for budget in panel.budgets:
         # The predictions are of test images, which say nothing of runs made for tuning.
-        found = {
-            name: [
-                p
-                for run in runs
-                if run.folder and (run.budget, run.part) == (budget, "test")
-                if (p := predictions.read(run.folder / "predictions.csv"))
-            ]
-            for name, runs in panel.columns.items()
-        }
-        for kind, curves_of, x, y in (
-            ("ROC curves", predictions.roc_curves, "false positive rate", "true positive rate"),
-            ("Reliability", predictions.reliability_curves, "largest probability", "share right"),
+        raw, after = (
+            {
+                name: [
+                    p
+                    for run in tables.at_budget(runs, budget)
+                    if run.folder and run.part == "test" and (p := read(run.folder))
+                ]
+                for name, runs in panel.columns.items()
+            }
+            for read in (predictions.read, predictions.read_calibrated)
+        )
+        roc = predictions.roc_curves, "false positive rate", "true positive rate"
+        reliability = predictions.reliability_curves, "largest probability", "share right"
+        for kind, found, (curves_of, x, y) in (
+            ("ROC curves", raw, roc),
+            ("Calibration before temperature scaling", raw, reliability),
+            ("Calibration after temperature scaling", after, reliability),
         ):
             figure, axes = _figure(x, y)
             axes.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":")
@@ -124,6 +135,29 @@ def prediction_curves(panel: Panel) -> Iterator[Picture]:
                 caption = f"{kind}, labels: {budget}. Thin: runs; thick: their mean "
                 alt = f"{kind}, labels: {budget}, {panel.title}"
                 yield _picture(figure, alt, f"{caption}({', '.join(counts)}).")
+
+
+def confusions(panel: Panel) -> Iterator[Picture]:
+    """Test images of each class by the class they were called, of a run of each column."""
+    for which, run in _examples(panel, "predictions.csv"):
+        if run.part != "test" or not (p := predictions.read(run.folder)):
+            continue
+        counts = predictions.counts(p)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        figure, axes = _figure("called", "class")
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(False)
+        for (row, column), n in np.ndenumerate(counts):
+            color = "white" if share[row, column] > 0.5 else "black"
+            text = f"{n}\n{share[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color=color)
+        names = [_label(name) for name in p.classes]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        threshold = run.row["test"].get("threshold")
+        rule = "the likeliest class" if threshold is None else f"threshold {threshold:.3g}"
+        caption = f"Decisions, {which}: {rule}; shares are of each row, the images of a class."
+        yield _picture(figure, f"Confusion of test images, {which}, {panel.title}", caption)
 
 
 def training_curves(panel: Panel) -> Iterator[Picture]:
@@ -190,19 +224,19 @@ def read_lines(path: Path) -> list[dict]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, Run]]:
-    """A run of each column whose folder has such a file, with its name; all of one budget if so."""
-    usual = max(panel.budgets, key=[run.budget for run in panel.runs].count)
+def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, ReportRow]]:
+    """A run of each column whose folder has such a file, and its name; if it can, of one budget."""
+    commonest = max(panel.budgets, key=[run.budget for run in panel.runs].count)
     for name, runs in panel.columns.items():
-        for run in sorted(runs, key=lambda run: (run.budget != usual, run.place)):
+        for run in sorted(runs, key=lambda run: (run.budget != commonest, run.place)):
             if run.folder and next(run.folder.glob(needs), None):
                 yield f"{name}, labels: {run.budget}, seed {run.seed}", run
                 break
 
 
 def _series(lines: Sequence[dict], key: str) -> tuple[list, list]:
-    known = [line for line in lines if isinstance(line.get(key), int | float)]
-    return [line["step"] for line in known], [line[key] for line in known]
+    points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _label(name: str) -> str:
@@ -230,8 +264,11 @@ def _figure(x: str, *ys: str) -> tuple[Figure | Axes, ...]:
 def _picture(figure: Figure, alt: str, caption: str) -> Picture:
     file = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.legend(loc="outside lower center", ncols=2)  # where it hides nothing
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        if labels := [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]:
+            columns = 2 if max(map(len, labels)) < 25 else 1
+            figure.set_figheight(4 + 0.2 * len(labels) / columns)
+            figure.legend(loc="outside lower center", ncols=columns)  # where it hides nothing
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     return Picture(_uri(file, "svg+xml"), alt, caption)
 
 

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 
+from ssl_gan_jax.evaluation.calibration import tempered
 from ssl_gan_jax.evaluation.metrics import ECE_BINS, csv_cell, log_odds
+from ssl_gan_jax.report.rows import read_json
 from ssl_gan_jax.report.tables import Table, number
 
 POINTS = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
@@ -25,10 +29,10 @@ class Predictions(NamedTuple):
     decision: np.ndarray  # [N] int, at the run's threshold
 
 
-def read(path: Path) -> Predictions | None:
-    """What `evaluate.write_predictions` wrote; None where it is not readable."""
+def read(folder: Path) -> Predictions | None:
+    """What `metrics.write_predictions` wrote into a run's folder; None if it is not readable."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
         classes = [name[2:] for name in head if name.startswith("p_")]
         index = {csv_cell(name): k for k, name in enumerate(classes)}
@@ -39,16 +43,31 @@ def read(path: Path) -> Predictions | None:
         return None
     if not probs.size or not np.isfinite(probs).all():
         return None
-    return Predictions(
-        classes, [row[0] for row in rows], np.array(label), probs, np.array(decision)
-    )
+    paths = [row[0] for row in rows]
+    return Predictions(classes, paths, np.array(label), probs, np.array(decision))
+
+
+def read_calibrated(folder: Path) -> Predictions | None:
+    """The same after temperature scaling; None also if the run has no temperature."""
+    p = read(folder)
+    try:
+        temperature = read_json((folder / "calibration.json").read_bytes())["temperature"]
+        if not 0 < temperature < np.inf:
+            return None
+        logits = np.log(np.maximum(p.probs, np.nextafter(0, 1)))
+        return p._replace(probs=tempered(logits, temperature))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def counts(p: Predictions) -> np.ndarray:
+    """[K,K]: images of each class (rows) by the class they were called (columns)."""
+    return confusion_matrix(p.label, p.decision, labels=range(len(p.classes)))
 
 
 def confusion(p: Predictions) -> Table:
     """How many images of each class were called what."""
-    counts = np.zeros((len(p.classes),) * 2, int)
-    np.add.at(counts, (p.label, p.decision), 1)
-    rows = [[name, *map(str, row)] for name, row in zip(p.classes, counts.tolist(), strict=True)]
+    rows = [[name, *map(str, row)] for name, row in zip(p.classes, counts(p).tolist(), strict=True)]
     return Table("Confusion, test images", ["is", *(f"called {c}" for c in p.classes)], rows)
 
 
@@ -57,25 +76,18 @@ def worst_errors(p: Predictions) -> Table:
     own = p.probs[np.arange(len(p.label)), p.label]
     order = np.argsort(own, kind="stable")
     wrong = [i for i in order if p.decision[i] != p.label[i]][:WORST]
-    rows = [
-        [p.path[i], p.classes[p.label[i]], p.classes[p.decision[i]], number(own[i])] for i in wrong
-    ]
-    return Table(
-        "Worst errors, test images", ["file", "is", "called", "probability of its class"], rows
-    )
+    name = p.classes
+    rows = [[p.path[i], name[p.label[i]], name[p.decision[i]], number(own[i])] for i in wrong]
+    header = ["file", "is", "called", "probability of its class"]
+    return Table("Worst errors, test images", header, rows)
 
 
 def roc(p: Predictions) -> Curve | None:
     """False and true positive rates [P] of two classes, from 0 to 1; None where undefined."""
-    positive = p.label == 1
-    if p.probs.shape[1] != 2 or not 0 < positive.sum() < len(positive):
+    if len(p.classes) != 2 or len(set(p.label)) < 2:
         return None
-    score = log_odds(p.probs)[:, 1]
-    order = np.argsort(-score, kind="stable")
-    score, positive = score[order], positive[order]
-    last = np.append(score[1:] != score[:-1], True)  # equal scores form one step
-    fp, tp = (np.append(0, np.cumsum(hit)[last]) for hit in (~positive, positive))
-    return fp / fp[-1], tp / tp[-1]
+    fp, tp, _ = roc_curve(p.label, log_odds(p.probs)[:, 1], drop_intermediate=False)
+    return fp, tp
 
 
 def roc_curves(predictions: Sequence[Predictions]) -> list[Curve]:
@@ -88,15 +100,19 @@ def roc_curves(predictions: Sequence[Predictions]) -> list[Curve]:
 
 
 def reliability_curves(predictions: Sequence[Predictions]) -> list[Curve]:
-    """One for each run over evaluate's ECE bins, and last that of all runs' images together."""
-    sums = [reliability(p) for p in predictions]
-    all_sums = [*sums, sum(sums)] if sums else []
-    return [(s[1, s[0] > 0] / s[0, s[0] > 0], s[2, s[0] > 0] / s[0, s[0] > 0]) for s in all_sums]
+    """One for each run, and last that of all runs' images together."""
+    if not predictions:
+        return []
+    top, right = (np.concatenate(x) for x in zip(*map(top_and_right, predictions), strict=True))
+    return [reliability(*top_and_right(p)) for p in predictions] + [reliability(top, right)]
 
 
-def reliability(p: Predictions) -> np.ndarray:
-    """[3,ECE_BINS]: images of each bin, sum of their largest probabilities, how many are right."""
-    top = p.probs.max(axis=1)
-    bins = np.clip(np.ceil(top * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    right = p.probs.argmax(axis=1) == p.label
-    return np.stack([np.bincount(bins, w, ECE_BINS) for w in (np.ones_like(top), top, right)])
+def top_and_right(p: Predictions) -> Curve:
+    """The largest probability of each image, and whether its class is right; both [N]."""
+    return p.probs.max(axis=1), p.probs.argmax(axis=1) == p.label
+
+
+def reliability(top: np.ndarray, right: np.ndarray) -> Curve:
+    """Mean probability and share right in each bin of the calibration error that has images."""
+    share, mean = calibration_curve(right, top, n_bins=ECE_BINS, pos_label=True)
+    return mean, share

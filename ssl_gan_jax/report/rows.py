@@ -7,20 +7,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_gan_jax import config as config_lib
-from ssl_gan_jax.config import PLACE
+from ssl_gan_jax.config import CELL_KEYS
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 
-ORDER = ("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan", "gan",
-         "gan_adapted", "dcgan")  # fmt: skip
-# What a row must and may hold.
-KINDS = {
-    **dict.fromkeys(("method", "data"), str),
-    **dict.fromkeys(("size", "seed"), int),
+METHOD_ORDER = (
+    *("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan"),
+    *("gan", "gan_adapted", "dcgan"),
+)
+# The types of a row's keys; those that may be None may also be left out.
+ROW_SCHEMA = {
+    "method": str,
+    "data": str,
+    "size": int,
+    "seed": int,
     "classes": list,
     "experiment": str | None,
-    **dict.fromkeys(("labels_per_class", "images"), int | None),
-    **dict.fromkeys(("test", "validation", "samples", "cell"), dict | None),
+    "labels_per_class": int | None,
+    "images": int | None,
+    "test": dict | None,
+    "validation": dict | None,
+    "samples": dict | None,
+    "cell": dict | None,
 }
 
 
@@ -46,7 +54,7 @@ class Score(NamedTuple):
     high: float | None
 
 
-class Run(NamedTuple):
+class ReportRow(NamedTuple):
     """A finished run; `changes` are settings such as "lambda_ 0", `folder` None for a mere row."""
 
     row: dict[str, Any]
@@ -94,7 +102,7 @@ class Panel(NamedTuple):
     data: str
     size: int
     where: str
-    runs: list[Run]
+    runs: list[ReportRow]
 
     @property
     def title(self) -> str:
@@ -102,6 +110,12 @@ class Panel(NamedTuple):
         data = "" if self.data == self.experiment else f"{self.data}, "
         where = f", {self.where}" if self.where else ""
         return f"{self.experiment}: {data}{self.size}x{self.size}{where}"
+
+    @property
+    def part(self) -> str | None:
+        """The images that its scores are of: "test" if any run has those, else "validation"."""
+        parts = {run.part for run in self.runs}
+        return next((part for part in ("test", "validation") if part in parts), None)
 
     @property
     def common(self) -> tuple[str, ...]:
@@ -114,9 +128,9 @@ class Panel(NamedTuple):
         return sorted({run.budget for run in self.runs})
 
     @property
-    def columns(self) -> dict[str, list[Run]]:
-        """Runs by method, in the order of ORDER, and by changes."""
-        named: dict[str, list[Run]] = {}
+    def columns(self) -> dict[str, list[ReportRow]]:
+        """Runs by method, in the order of METHOD_ORDER, and by changes."""
+        named: dict[str, list[ReportRow]] = {}
         for run in sorted(self.runs, key=_column_order):
             changes = [change for change in run.changes if change not in self.common]
             named.setdefault(", ".join([run.method, *changes]), []).append(run)
@@ -124,9 +138,9 @@ class Panel(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All that the arguments hold; what has no run to show is there by name."""
+    """All below the given paths; entries that cannot be shown are listed by name."""
 
-    runs: list[Run]
+    runs: list[ReportRow]
     unfinished: list[str]
     unreadable: list[str]
     repeated: list[str]  # another run has the same cell and seed
@@ -135,14 +149,14 @@ class Found(NamedTuple):
     @property
     def panels(self) -> list[Panel]:
         """In alphabetical order."""
-        groups: dict[tuple, list[Run]] = {}
+        groups: dict[tuple, list[ReportRow]] = {}
         for run in self.runs:
             groups.setdefault(run.panel, []).append(run)
         return [Panel(*key, groups[key]) for key in sorted(groups)]
 
 
 def find(paths: Iterable[Path]) -> Found:
-    """Runs below folders, and rows of .jsonl files; sorted, so that their order tells nothing.
+    """Runs below folders and rows of .jsonl files, sorted: the order of `paths` does not matter.
 
     Of two different runs with the same cell and seed the first is kept.
 
@@ -150,19 +164,19 @@ def find(paths: Iterable[Path]) -> Found:
       UserError: a path that is not there, or a line of a .jsonl file that is damaged.
     """
     found = Found([], [], [], [], [])
-    places: dict[tuple, Run] = {}
-    seen: set[Path] = set()
+    places: dict[tuple, ReportRow] = {}
+    visited: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such folder or file")
-        for run in _in_folder(path, found, seen) if path.is_dir() else _in_file(path, found):
+        for run in _in_folder(path, found, visited) if path.is_dir() else _in_file(path, found):
             if places.setdefault(run.place, run).row != run.row:
                 found.repeated.append(run.name)
     found.runs.extend(places[place] for place in sorted(places))
     return found
 
 
-def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN401
+def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noqa: ANN401
     """Checks a row, and completes the "experiment" and "cell" that a single run does not have.
 
     Raises:
@@ -170,7 +184,7 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    for key, kind in KINDS.items():
+    for key, kind in ROW_SCHEMA.items():
         if not isinstance(row.get(key), kind):
             raise ValueError(f"{key!r} is missing or wrong")
     for part in ("test", "validation"):
@@ -180,19 +194,20 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> Run:  # noqa: ANN
                 score.get("value"), float | int | None
             ):
                 raise ValueError(f"{part}.{metric} has no value")
-    place = {key: row[key] for key in ("method", "size", "seed")}
-    budgets = {"labels": row.get("labels_per_class"), "images": row.get("images")}
-    cell = row.get("cell") or place | {key: n for key, n in budgets.items() if n}
+    labels, images = row.get("labels_per_class"), row.get("images")
+    place = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
+    limits = {key: n for key, n in (("labels", labels), ("images", images)) if n}
+    cell = row.get("cell") or place | limits
     row = row | {"cell": cell, "experiment": row.get("experiment") or row["data"]}
     budget = ALL
-    for unit, number in zip(("a class", "in all"), budgets.values(), strict=True):
-        budget = Budget(False, unit, number) if number else budget
+    if images or labels:
+        budget = Budget(False, "in all" if images else "a class", images or labels)
     changes = tuple(
         f"{key.removeprefix('method.')} {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in sorted(cell.items())
-        if key not in PLACE and value != "default"
+        if key not in CELL_KEYS and value != "default"
     )
-    return Run(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
+    return ReportRow(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
 
 
 def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -216,13 +231,13 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
+def _in_folder(top: Path, found: Found, visited: set[Path]) -> Iterator[ReportRow]:
     for folder, inner, files in os.walk(top):
         inner[:] = sorted(set(inner) - {"checkpoints", "samples"})
         folder = Path(folder)
-        if not {"config.json", "result.json"} & set(files) or folder.resolve() in seen:
+        if not {"config.json", "result.json"} & set(files) or folder.resolve() in visited:
             continue
-        seen.add(folder.resolve())
+        visited.add(folder.resolve())
         name = str(Path(top.name) / folder.relative_to(top))  # says nothing of this machine
         if "result.json" not in files:
             found.unfinished.append(name)
@@ -239,7 +254,7 @@ def _in_folder(top: Path, found: Found, seen: set[Path]) -> Iterator[Run]:
             found.unreadable.append(f"{name} ({error})")
 
 
-def _in_file(path: Path, found: Found) -> Iterator[Run]:
+def _in_file(path: Path, found: Found) -> Iterator[ReportRow]:
     try:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, ValueError) as error:
@@ -256,6 +271,6 @@ def _in_file(path: Path, found: Found) -> Iterator[Run]:
             raise UserError(f"{path}:{number}: {error}; correct the line or take it out") from None
 
 
-def _column_order(run: Run) -> tuple:
-    known = ORDER.index(run.method) if run.method in ORDER else len(ORDER)
-    return known, run.method, len(run.changes), run.changes, run.seed
+def _column_order(run: ReportRow) -> tuple:
+    rank = METHOD_ORDER.index(run.method) if run.method in METHOD_ORDER else len(METHOD_ORDER)
+    return rank, run.method, len(run.changes), run.changes, run.seed

@@ -1,6 +1,5 @@
 """Tables of means over runs, with their intervals, and of paired differences."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_gan_jax.report.published import beside
-from ssl_gan_jax.report.rows import Budget, Panel, Run
+from ssl_gan_jax.report.rows import Budget, Panel, ReportRow
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -62,16 +61,31 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, None, None, None, 1)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    equal = error <= 1e-12 * max(1.0, abs(mean))  # what rounding leaves of 0
-    p = None if equal else float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    return Estimate(mean, mean - half, mean + half, p, n)
+    if np.std(values) <= 1e-12 * max(1.0, abs(mean)):  # what rounding leaves of 0
+        return Estimate(mean, mean, mean, None, n)
+    test = stats.ttest_1samp(values, 0)
+    return Estimate(mean, *map(float, test.confidence_interval(0.95)), float(test.pvalue), n)
 
 
 def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
     """The Estimate of ours - baseline, by seed, over the seeds that both have."""
     return estimate([ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())])
+
+
+def difference(
+    ours: Sequence[ReportRow], baseline: Sequence[ReportRow], metric: str
+) -> Estimate | None:
+    """`paired` scores of two methods; None if they share no seed."""
+    ours, baseline = (
+        {run.seed: score.value for run in runs if (score := run.score(metric))}
+        for runs in (ours, baseline)
+    )
+    return paired(ours, baseline)
+
+
+def mean_score(runs: Sequence[ReportRow], metric: str) -> Estimate | None:
+    """The Estimate of a metric over the runs that have it."""
+    return estimate([score.value for run in runs if (score := run.score(metric))])
 
 
 def number(value: float | None, sign: str = "-") -> str:
@@ -82,21 +96,20 @@ def number(value: float | None, sign: str = "-") -> str:
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
-def score_cell(runs: Sequence[Run], metric: str) -> str:
+def score_cell(runs: Sequence[ReportRow], metric: str) -> str:
     """As in ".822 [.700, .930], n=5"; of one run, its own interval over patients."""
     scores = [score for run in runs if (score := run.score(metric))]
     if len(scores) == 1:
         value, low, high = scores[0]
         span = "" if low is None else f" [{number(low)}, {number(high)}]*"
         return f"{number(value)}{span}, n=1"
-    e = estimate([score.value for score in scores])
+    e = mean_score(runs, metric)
     return f"{number(e.mean)} [{number(e.low)}, {number(e.high)}], n={e.n}" if e else UNDEFINED
 
 
-def difference_cell(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> str:
+def difference_cell(ours: Sequence[ReportRow], baseline: Sequence[ReportRow], metric: str) -> str:
     """As in "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
-    e = paired(*({run.seed: s.value for run in runs if (s := run.score(metric))}
-                 for runs in (ours, baseline)))  # fmt: skip
+    e = difference(ours, baseline, metric)
     if e is None:
         return UNDEFINED
     if e.low is None:
@@ -107,18 +120,18 @@ def difference_cell(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -
 
 def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]:
     """A table a metric: budgets down, methods and the papers' columns across."""
-    columns = _columns(panel, part)
+    columns = columns_of(panel, part)
     tables = []
     for metric in metrics:
         papers = beside(panel, metric) if part == "test" else []
         rows = [
             [
                 str(budget),
-                *(score_cell(_of(runs, budget), metric) for runs in columns.values()),
+                *(score_cell(at_budget(runs, budget), metric) for runs in columns.values()),
                 *(number(paper.values.get(budget)) for paper in papers),
             ]
             for budget in panel.budgets
-            if any(_of(runs, budget) for runs in columns.values())
+            if any(at_budget(runs, budget) for runs in columns.values())
         ]
         if all(cell == UNDEFINED for row in rows for cell in row[1 : 1 + len(columns)]):
             continue
@@ -133,24 +146,15 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
 def difference_table(panel: Panel, part: str) -> Table | None:
     """Each column against its baseline; None without a baseline or without another column.
 
-    That is the baseline that shares most of its changes, and of these the one with the fewest; a
-    column says which where not all have the same.
+    A column names the baselines unless all have the same.
     """
-    columns = _columns(panel, part)
-    changes = {name: set(runs[0].changes) for name, runs in columns.items()}
-    baselines = [name for name, runs in columns.items() if runs[0].method in BASELINES]
-
-    def baseline(name: str) -> str | None:
-        own = changes[name]
-        others = [b for b in baselines if name not in baselines or len(changes[b]) < len(own)]
-        return min(others, key=lambda b: (-len(own & changes[b]), len(changes[b])), default=None)
-
+    columns = columns_of(panel, part)
     rows = [
         [str(budget), name, to, *(difference_cell(ours, other, metric) for metric in MAIN)]
         for budget in panel.budgets
         for name, runs in columns.items()
-        if (to := baseline(name)) and (other := _of(columns[to], budget))
-        if (ours := _of(runs, budget))
+        if (to := baseline_of(name, columns)) and (other := at_budget(columns[to], budget))
+        if (ours := at_budget(runs, budget))
     ]
     header = ["labels", "method", "baseline", *(NAMES[metric] for metric in MAIN)]
     title = "Difference to {}, paired over shared seeds, {} images"
@@ -175,16 +179,27 @@ def sample_table(panel: Panel) -> Table | None:
         [str(budget), name, *(cell(drawn, key) for key in SAMPLES)]
         for budget in panel.budgets
         for name, runs in panel.columns.items()
-        if (drawn := [s for run in _of(runs, budget) if (s := run.row.get("samples"))])
+        if (drawn := [s for run in at_budget(runs, budget) if (s := run.row.get("samples"))])
     ]
     header = ["labels", "method", *SAMPLES.values()]
     return Table("Generated images", header, rows) if rows else None
 
 
-def _columns(panel: Panel, part: str) -> dict[str, list[Run]]:
+def columns_of(panel: Panel, part: str) -> dict[str, list[ReportRow]]:
+    """The panel's columns, of runs that are judged on `part`: "test" or "validation"."""
     judged = {k: [run for run in runs if run.part == part] for k, runs in panel.columns.items()}
     return {name: runs for name, runs in judged.items() if runs}
 
 
-def _of(runs: Sequence[Run], budget: Budget) -> list[Run]:
+def at_budget(runs: Sequence[ReportRow], budget: Budget) -> list[ReportRow]:
+    """The runs with so many labels."""
     return [run for run in runs if run.budget == budget]
+
+
+def baseline_of(name: str, columns: Mapping[str, Sequence[ReportRow]]) -> str | None:
+    """The baseline that shares most changes with the column `name`, then has the fewest."""
+    changes = {column: set(runs[0].changes) for column, runs in columns.items()}
+    baselines = [column for column, runs in columns.items() if runs[0].method in BASELINES]
+    own = changes[name]
+    others = [b for b in baselines if name not in baselines or len(changes[b]) < len(own)]
+    return min(others, key=lambda b: (-len(own & changes[b]), len(changes[b])), default=None)

@@ -179,7 +179,7 @@ class TrainingRun:
         if not self.compiled.classify or not len(rows):
             return
         probs, logits = self.predict(state, rows)
-        scores = metrics.metrics(probs, self.dataset.records.label[rows], logits=logits)
+        scores = metrics.scores(probs, self.dataset.records.label[rows], logits=logits)
         scores = {name: scores[name] for name in metrics.METRICS}
         self._writer.scalars(step, scores, "validation")
         score = scores["auroc"] if scores["auroc"] is not None else scores["accuracy"]

@@ -1,0 +1,75 @@
+"""What the runs show, in sentences: the best method at each label budget, and its baseline."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ssl_gan_jax.report.rows import Budget, Panel
+from ssl_gan_jax.report.tables import (
+    NAMES,
+    Estimate,
+    at_budget,
+    baseline_of,
+    columns_of,
+    difference,
+    mean_score,
+    number,
+    score_cell,
+)
+
+
+class Answer(NamedTuple):
+    """The best method of a budget; `shown`: its interval against the baseline excludes 0."""
+
+    budget: Budget
+    best: str
+    score: str
+    sentence: str
+    shown: bool
+
+
+def answers(panel: Panel) -> Iterator[Answer]:
+    """One for each budget that has a score: AUROC, or accuracy if no run has an AUROC.
+
+    A method with several seeds goes before any with a single one, whatever its score.
+    """
+    part = panel.part
+    columns = columns_of(panel, part) if part else {}
+    metric = "auroc" if any(run.score("auroc") for run in panel.runs) else "accuracy"
+    for budget in panel.budgets:
+        runs = {name: at_budget(column, budget) for name, column in columns.items()}
+        means = {name: e for name, some in runs.items() if (e := mean_score(some, metric))}
+        ranked = sorted(means, key=lambda name: (means[name].n > 1, means[name].mean), reverse=True)
+        if not ranked:
+            continue
+        best, *others = ranked
+        score = f"{NAMES[metric]} {score_cell(runs[best], metric)}, {part} images"
+        rival = baseline_of(best, columns)
+        if rival not in means:  # the best is the baseline itself, or has none
+            rival = next(iter(others), None)
+        gap = difference(runs[best], runs[rival], metric) if rival else None
+        yield Answer(budget, best, score, _in_words(gap, rival), _is_shown(gap))
+
+
+def verdict(found: list[Answer]) -> str:
+    """At how many budgets a difference is shown."""
+    shown = sum(answer.shown for answer in found)
+    budgets = "label budget" if len(found) == 1 else "label budgets"
+    return f"difference shown at {shown} of {len(found)} {budgets}" if found else "no scores"
+
+
+def _is_shown(gap: Estimate | None) -> bool:
+    return bool(gap and gap.n > 1 and not gap.low <= 0 <= gap.high)
+
+
+def _in_words(gap: Estimate | None, rival: str | None) -> str:
+    if rival is None:
+        return "No other method to compare with."
+    if gap is None:
+        return f"No seed is shared with {rival}: no claim."
+    if gap.n == 1:
+        return f"{number(gap.mean, '+')} against {rival}, n=1 seed: too few for a claim."
+    span = f"{number(gap.mean, '+')} [{number(gap.low)}, {number(gap.high)}]"
+    seeds = f"over n={gap.n} shared seeds"
+    if _is_shown(gap):
+        return f"{'Ahead of' if gap.mean > 0 else 'Behind'} {rival}: {span}, {seeds}."
+    return f"No difference to {rival} shown: {span}, {seeds}."
