@@ -142,7 +142,7 @@ def operating_points(
 
 
 def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
-    """From features [N,F] of training images and [M,F] of others, which set the limit; N > 1, M > 0."""
+    """Fits features [N,F] of training images; [M,F] of others set the limit. N > 1, M > 0."""
     from sklearn.decomposition import PCA  # here: loading it would delay the first step
 
     features = np.asarray(features, np.float64)
