@@ -4,11 +4,10 @@
     L_g = L_d(D(G(z)), 1) + lambda L_cu                                          (eq. 2)
     L_D = L_d(D(x), 1) + L_d(D(G(z)), 0)                              (conventional, DCGAN)
 
-    L_s       cross-entropy on labelled images
+    L_s       cross-entropy on labelled images; L_d binary cross-entropy
     L_u       cross-entropy of C on generated images against its own predictions above tau
+    L_cu      the same loss, its gradient to G alone
     L_kl      Kullback-Leibler divergence between C's predictions on real and generated images
-    L_d       binary cross-entropy
-    L_cu      the same loss as L_u, its gradient to G alone
 
 Order of updates: D, C, then G against the new D and C, all on the same generated images (one
 forward pass of G). If the paper is silent, or its literal form unsound:
