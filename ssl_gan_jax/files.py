@@ -86,7 +86,7 @@ def csv_cell(cell: str) -> str:
 
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """Tiles `images` `[n,H,W,1]` in [-1,1] into one uint8 `[h,w]`, `columns` to a row."""
-    pixels = np.clip(np.rint((np.asarray(images, np.float32)[..., 0] + 1) * 127.5), 0, 255)
+    pixels = to_uint8(images)[..., 0]
     count, height, width = pixels.shape
     rows = -(-count // columns)
     # A gap after each tile but the last: paste into larger cells, then cut the final gap off.

@@ -46,11 +46,11 @@ def main(argv: Sequence[str]) -> int:
     write_json(out / "audit.json", report)
     chosen = sheet(found, split)
     black = (chosen < 0)[:, None, None, None]
-    shown = np.where(black, -1, found.image[chosen] / 127.5 - 1)
+    shown = np.where(black, -1, to_float(found.image[chosen]))
     with private():  # it shows patients, as do the duplicates
         write_png(out / "sheet.png", grid(shown, COLUMNS))
     if len(pairs):
-        shown = found.image[pairs[:PAIRS].ravel()] / 127.5 - 1
+        shown = to_float(found.image[pairs[:PAIRS].ravel()])
         with private():
             write_png(out / "duplicates.png", grid(shown, COLUMNS))
     for line in summary(report):

@@ -107,9 +107,9 @@ def savedmodel(run: FinishedRun, out: Path) -> Path:
     """Writes the folder saved_model, whose signature `serving_default` has the names above."""
     from jax.experimental import jax2tf
 
-    from ssl_gan_jax.data import quiet
+    from ssl_gan_jax.data import tf_import
 
-    tf = quiet.tensorflow()
+    tf = tf_import.tensorflow()
     size = run.config["data"]["size"]
     model = jax2tf.convert(
         portable(run),

@@ -57,7 +57,7 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
         return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map
 
     def real(rows: np.ndarray) -> np.ndarray:
-        return features(task.records.image[rows].astype(np.float32) / 127.5 - 1)
+        return features(to_float(task.records.image[rows]))
 
     unseen = real(task.val)
     return {

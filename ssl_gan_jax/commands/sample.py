@@ -67,7 +67,7 @@ def write_neighbours(
     pixels = task.records.image
     train = pixels[learnt_from(task, run.config, bool(run.method.classify))]
     moves = generated.moves(run.config["method"])
-    own = generated.nearest((images + 1) * 127.5, train, **moves)
+    own = generated.nearest(to_levels(images), train, **moves)
     real = (
         generated.nearest(generated.unseen(pixels[task.val]), train, **moves)
         if len(task.val)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssl_gan_jax.data import quiet
+from ssl_gan_jax.data import tf_import
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.types import Batch
 
@@ -88,7 +88,7 @@ def _order(
     if not batch:
         yield from (np.zeros(0, np.int64) for _ in range(start, steps))
         return
-    tf = quiet.tensorflow()
+    tf = tf_import.tensorflow()
     places = tf.range(n, dtype=tf.int64)
 
     def indices(step):  # noqa: ANN001, ANN202 - [S] int64 -> [S, batch]

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.data import images, quiet, sources
+from ssl_gan_jax.data import images, tf_import, sources
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.files import csv_cell
 from ssl_gan_jax.paths import private, user_path
@@ -107,7 +107,7 @@ def load(
         if check:
             check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
         cache = cache_folder(name, cache_dir).parent
-        with _full_disk(cache), quiet.tfds_chatter(), private():
+        with _full_disk(cache), tf_import.silence_tfds(), private():
             builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
         records = _read(builder, index)
     if bad := records.quarantined:
@@ -254,7 +254,7 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
 
 def _read(builder: "SourceBuilder", index: "Index") -> Records:
     """Read the images into their places, so that memory holds them once."""
-    tf = quiet.tensorflow()
+    tf = tf_import.tensorflow()
     damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
     try:
         reasons = dict(builder.quarantined())
@@ -266,7 +266,7 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
         place = {row.path: i for i, row in enumerate(rows)}
         image = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
         count = 0
-        with quiet.tfds_chatter():
+        with tf_import.silence_tfds():
             for batch in builder.as_dataset(split="images", batch_size=256).as_numpy_iterator():
                 image[[place[path.decode()] for path in batch["path"]]] = batch["image"]
                 count += len(batch["path"])

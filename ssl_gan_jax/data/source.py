@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ssl_gan_jax.data import images, quiet
+from ssl_gan_jax.data import images, tf_import
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Understood
 from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.files import csv_cell
 
-quiet.tensorflow()  # before TFDS imports it with all its noise
+tf_import.tensorflow()  # before TFDS imports it with all its noise
 
 UNLABELED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELED, "drop": None}

@@ -73,7 +73,7 @@ def memorisation(
     """
     if not len(validation):
         return None
-    of_samples = nearest((np.asarray(samples) + 1) * 127.5, train, shift, flip)
+    of_samples = nearest(to_levels(np.asarray(samples)), train, shift, flip)
     of_validation = nearest(unseen(validation), train, shift, flip)
     return {
         "nearest_train": float(np.median(of_samples)),

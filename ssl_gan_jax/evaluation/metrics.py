@@ -66,8 +66,8 @@ def batched(
         part = np.asarray(images[start : start + batch_size])
         padded = np.zeros((batch_size, *part.shape[1:]), np.uint8)
         padded[: len(part)] = part
-        scaled = padded.astype(np.float32) / np.float32(127.5) - np.float32(1)
-        parts.append([np.asarray(x, np.float64)[: len(part)] for x in function(scaled)])
+        outputs = function(to_float(padded))
+        parts.append([np.asarray(x, np.float64)[: len(part)] for x in outputs])
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 

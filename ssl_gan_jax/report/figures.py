@@ -210,7 +210,7 @@ def real_grid(panel: Panel) -> Iterator[Picture]:
         images = opened.records.image[opened.labeled[:64]]
         caption = "WARNING: real training images, which may show patients: keep this page to "
         caption += f"those whom the terms of {panel.data} allow to see them."
-        yield _png(grid(images / 127.5 - 1, columns=8), "Grid of real training images", caption)
+        yield _png(grid(to_float(images), columns=8), "Grid of real training images", caption)
 
 
 def read_lines(path: Path) -> list[dict]:

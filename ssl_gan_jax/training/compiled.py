@@ -49,7 +49,7 @@ def compile_method(
     return Compiled(
         devices=devices,
         init=jax.jit(
-            lambda key, raw: method.init(key, to_float(raw)),
+            lambda key, raw: method.init(key, scaled(raw)),
             out_shardings=devices.one_state,  # on several processes, the one state of them all
             # Runs once: on a CPU the optimising compiler would take longer than it saves.
             compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
@@ -62,9 +62,6 @@ def compile_method(
     )
 
 
-def to_float(raw: Batch) -> Batch:
+def scaled(raw: Batch) -> Batch:
     """uint8 images -> float32 in [-1,1], on the device."""
-    return raw.replace(
-        image=raw.image.astype(jnp.float32) / 127.5 - 1,
-        unlabeled=raw.unlabeled.astype(jnp.float32) / 127.5 - 1,
-    )
+    return raw.replace(image=to_float(raw.image), unlabeled=to_float(raw.unlabeled))

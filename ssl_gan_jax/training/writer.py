@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.data.quiet import without
+from ssl_gan_jax.data.tf_import import hide_module
 from ssl_gan_jax.files import atomic_write, user_error, write_png
 
 
@@ -29,7 +29,7 @@ class Writer:
     """
 
     def __init__(self, workdir: str | Path, resume_step: int | None = None) -> None:
-        with without("torch"):
+        with hide_module("torch"):
             from tensorboardX import SummaryWriter
 
         self._folder = Path(workdir)

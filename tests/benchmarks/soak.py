@@ -33,10 +33,10 @@ import tensorboardX  # noqa: E402, F401
 
 from ssl_gan_jax import report, train  # noqa: E402, F401
 from ssl_gan_jax.commands import command_line, main  # noqa: E402
-from ssl_gan_jax.data import quiet  # noqa: E402
+from ssl_gan_jax.data import tf_import  # noqa: E402
 from ssl_gan_jax.training import checkpoint  # noqa: E402
 
-quiet.tensorflow()
+tf_import.tensorflow()
 
 
 def run(workdir, steps):

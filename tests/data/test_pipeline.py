@@ -92,6 +92,6 @@ def test_no_unlabelled_images():
 
 
 def test_tensorflow_waits_until_it_is_needed():
-    modules = "images, pipeline, quiet, records, splits"
+    modules = "images, pipeline, records, splits, tf_import"
     code = f"import sys; from ssl_gan_jax.data import {modules}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout == b"False\n"

@@ -1,4 +1,4 @@
-"""TensorFlow and TFDS as a quiet input library: no accelerator, network, chatter or Keras."""
+"""Import TensorFlow and TFDS for input alone: no accelerator, network, log lines or Keras."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ def tensorflow() -> ModuleType:
     """Import TensorFlow (seconds, the first time) without its start-up lines and accelerators."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it prints a line
-    with without("keras"):
+    with hide_module("keras"):
         import tensorflow as tf
 
     # Accelerators belong to JAX. Once TensorFlow has started, its choice is fixed: leave it then.
@@ -24,25 +24,25 @@ def tensorflow() -> ModuleType:
 
 
 @contextlib.contextmanager
-def without(module: str) -> Iterator[None]:
-    """In the block, `module` is as if not installed, unless it has been imported before.
+def hide_module(name: str) -> Iterator[None]:
+    """Make a module look as if it were not installed, unless it has been imported before.
 
-    For libraries that load another one, if it is there, which takes seconds and serves nothing
-    here. Later imports find it.
+    For libraries that import another one wherever it is installed, which takes seconds and is of no
+    use here. Imports after the block find it.
     """
-    absent = module not in sys.modules
+    absent = name not in sys.modules
     if absent:
-        sys.modules[module] = None
+        sys.modules[name] = None
     try:
         yield
     finally:
         if absent:
-            del sys.modules[module]
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
-def tfds_chatter() -> Iterator[None]:
-    """Silence what TFDS prints and logs, short of errors, and its progress bars."""
+def silence_tfds() -> Iterator[None]:
+    """Silence what TFDS prints and logs, errors excepted, and its progress bars."""
     import tensorflow_datasets as tfds
 
     def keep(record: logging.LogRecord) -> bool:
