@@ -130,7 +130,7 @@ def lowerable(config: Any, batch: int) -> tuple[Callable, Any, Any]:  # noqa: AN
     import jax
 
     from ssl_gan_jax import methods
-    from ssl_gan_jax.training.compiled import to_float
+    from ssl_gan_jax.training.compiled import scaled
     from ssl_gan_jax.types import Batch
 
     method = methods.build({**config.method, "num_classes": 2})
@@ -141,8 +141,8 @@ def lowerable(config: Any, batch: int) -> tuple[Callable, Any, Any]:  # noqa: AN
         label=jax.ShapeDtypeStruct((batch,), "int32"),
         unlabeled=jax.ShapeDtypeStruct((more, size, size, 1), "uint8"),
     )
-    init = lambda key, raw: method.init(key, to_float(raw))  # noqa: E731
-    step = lambda state, raw: method.train_step(state, to_float(raw))  # noqa: E731
+    init = lambda key, raw: method.init(key, scaled(raw))  # noqa: E731
+    step = lambda state, raw: method.train_step(state, scaled(raw))  # noqa: E731
     return step, jax.eval_shape(init, jax.random.key(0), raw), raw
 
 

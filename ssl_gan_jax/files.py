@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from ssl_gan_jax.data.outputs import MARK
+from ssl_gan_jax.data.scale import to_uint8
 from ssl_gan_jax.errors import UserError
 
 

@@ -25,6 +25,7 @@ from ssl_gan_jax.commands.command_line import CONFIG, WORKDIR
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.audit import COLUMNS, PAIRS, audit, headers, sheet, summary
 from ssl_gan_jax.data.dataset import divide, load, understood
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.files import grid, write_json, write_png
 from ssl_gan_jax.paths import private
 

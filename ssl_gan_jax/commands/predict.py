@@ -15,6 +15,7 @@ but for the files named, 2 bad input.
 """
 
 import argparse
+import collections
 import csv
 import json
 import os
@@ -147,6 +148,12 @@ def _image(text: str) -> str:
     return mark + os.path.expanduser(text.removeprefix(mark))
 
 
+def _kinds(files: Sequence[str]) -> str:
+    """How many files have which suffix, as "3 .png, 1 without suffix"."""
+    count = collections.Counter(Path(file).suffix.lower() or "without suffix" for file in files)
+    return ", ".join(f"{n} {suffix}" for suffix, n in count.most_common())
+
+
 PARSER = command_line.parser("predict", __doc__)
 PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
 PARSER.add_argument("--out", metavar="CSV", type=command_line.output("--out"),
@@ -163,6 +170,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     files = find(args.images)
+    print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
     out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)

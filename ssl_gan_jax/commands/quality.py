@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
 from ssl_gan_jax.files import write_json

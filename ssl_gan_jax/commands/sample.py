@@ -24,6 +24,7 @@ import numpy as np
 
 from ssl_gan_jax import inference
 from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.data.scale import to_levels
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import generated
 from ssl_gan_jax.files import atomic_write, grid, write_png

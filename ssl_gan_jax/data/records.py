@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.data import images, tf_import, sources
+from ssl_gan_jax.data import images, sources, tf_import
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.files import csv_cell
 from ssl_gan_jax.paths import private, user_path

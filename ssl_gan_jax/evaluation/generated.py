@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from ssl_gan_jax.data.scale import to_levels
+
 COMPARED = 500  # validation images that samples are compared with: more change little
 SIDE = 16  # of the small images that choose whom to compare pixel by pixel
 CHOSEN = 8  # training images that each image is compared with pixel by pixel

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import grid
 from ssl_gan_jax.report import predictions, tables

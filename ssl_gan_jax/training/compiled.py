@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ssl_gan_jax import methods
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.training.devices import Devices, data_mesh
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
@@ -44,7 +44,7 @@ def compile_method(
     devices = Devices(n, mesh)
 
     def train_step(state, raw):
-        return method.train_step(state, to_float(raw))
+        return method.train_step(state, scaled(raw))
 
     return Compiled(
         devices=devices,
