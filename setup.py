@@ -1,11 +1,29 @@
 """Installs ssl_gan_jax: `pip install -e .`; extras: test, export, dicom, gpu, tpu, bench."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="ssl_gan_jax",
-    version="0.1.0",
+    version="0.2.0",
     description="Semi-supervised GANs for chest X-ray classification in JAX/Flax",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The ssl_gan_jax authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="semi-supervised learning, GAN, chest X-ray, JAX, Flax, medical imaging",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["ssl_gan_jax", "ssl_gan_jax.*"]),
     package_data={"ssl_gan_jax.report": ["page.html"]},
@@ -38,6 +56,8 @@ setup(
     extras_require={
         "test": [
             "hypothesis",
+            "ipykernel",
+            "nbclient",
             "pydicom>=3",
             "pylibjpeg[all]",
             "pytest",

@@ -1,6 +1,7 @@
-"""The README keeps its word: its commands run as they stand there, and so does its Python."""
+"""The READMEs keep their word: commands and Python run as they stand, numbers are the rows'."""
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,9 +23,28 @@ from ssl_gan_jax.data import sources
 from ssl_gan_jax.report import tables
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+# In the order in which a reader meets them, and their commands run.
+PAGES = ("", "ssl_gan_jax", "ssl_gan_jax/data", "configs/results", "tests/benchmarks", "launch")
+TEXTS = {folder: (ROOT / folder / "README.md").read_text() for folder in PAGES}
+
+
+class Block(NamedTuple):
+    """Code between fences: ```LANGUAGE title=TITLE"""
+
+    language: str
+    title: str
+    code: str
+
+
+BLOCKS = [
+    Block(*found)
+    for text in TEXTS.values()
+    for found in re.findall(r"^```(\w*)(?: title=(\S+))?\n(.*?)^```", text, re.M | re.S)
+]
+PYTHON = {block.title: block.code for block in BLOCKS if block.language == "python"}
+SMOOTHED = "ssl_gan_jax/methods/smoothed.py"
+MINE = "ssl_gan_jax/data/sources/mine/mine_dataset_builder.py"
+PROSE = re.sub(r"^```.*?^```", "", "\n".join(TEXTS.values()), flags=re.S | re.M)
 
 # Appended to trainings, so that they take seconds.
 SMALL = (
@@ -32,40 +53,68 @@ SMALL = (
     "--config.train.batch_size=8 --config.train.unlabeled_batch_size=8"
 )
 PHANTOM = "--config.data.options.images=160"
-# What is not run here as it stands, and why; a value is appended and the command is run.
-INSTEAD = {
-    "pip install": None,  # CI's own first step
-    "git clone": None,
-    "pytest": None,
-    "tests/benchmarks": None,  # an hour; tests/benchmarks has tests of its own
-    "launch/": None,  # tests/launch
-    "data=kermany": "--dry_run",  # absent data
-    "chex.py": "--show_config",  # absent data
-}
+ABSENT = ("pip ", "pytest")  # CI's own first step, and this
+
+
+class Command(NamedTuple):
+    """A command line, and what the page says that it needs: "" if any reader can run it."""
+
+    line: str
+    needs: str
 
 
 def commands():
-    """Every command of the README: of its blocks without a language, and between backticks."""
+    """Every command of the READMEs: of their bash blocks, and between backticks."""
     lines = [
-        command.partition(" #")[0].strip()
-        for language, text in BLOCKS
-        if not language
-        for line in text.replace("\\\n", " ").splitlines()
-        for command in line.split("&&")
+        line
+        for block in BLOCKS
+        if block.language == "bash"
+        for line in block.code.replace("\\\n", " ").splitlines()
     ]
-    inline = re.findall(
-        r"`(python (?:-m|tests|launch)[^`]*)`", re.sub(r"```.*?```", "", README, flags=re.S)
-    )
-    found = [" ".join(c.split()) for c in lines + inline]
-    return [c for c in found if c.startswith(("python ", "pip ", "git ", "pytest"))]
+    found = {}
+    for line in lines + re.findall(r"`(python (?:-m|tests|launch)[^`]*)`", PROSE):
+        every, _, needs = line.partition("  # needs ")
+        for command in every.split(" && "):
+            found[" ".join(command.split())] = needs
+    return [Command(*item) for item in found.items()]
 
 
-def test_every_program_of_the_readme_comes_with_its_installation():
-    """What stands before the first flag, in its blocks and between backticks."""
-    inline = re.findall(r"`([a-z][\w.]*) [^`\n]*--", re.sub(r"```.*?```", "", README, flags=re.S))
-    programs = {command.split()[0] for command in commands()} | set(inline)
+def test_all_pages_are_tested():
+    pages = {path.parent for path in ROOT.glob("*/**/README.md")} | {ROOT}
+    hidden = {p for p in pages if any(x.startswith(".") for x in p.relative_to(ROOT).parts)}
+    assert pages - hidden == {ROOT / folder for folder in PAGES}
+
+
+def test_every_link_leads_somewhere():
+    def anchors(text):
+        titles = re.findall(r"^#+ (.+)", text, re.M)
+        return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    for folder, text in TEXTS.items():
+        links = re.findall(r"\]\(([^)\s]+)\)", text)
+        assert links or folder == "tests/benchmarks"
+        for link in links:
+            if link.startswith("https://"):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (ROOT / folder / (path or "README.md")).resolve()
+            assert target.exists() and target.is_relative_to(ROOT), (folder, link)
+            assert not anchor or anchor in anchors(target.read_text()), (folder, link)
+
+
+def test_readme_can_be_read_in_a_minute_and_its_pictures_load_quickly():
+    assert len(TEXTS[""].encode()) < 9000 and len(TEXTS[""].splitlines()) <= 200
+    for folder, text in TEXTS.items():
+        for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
+            assert (ROOT / folder / picture).stat().st_size < 200_000, picture
+
+
+def test_every_program_comes_with_its_installation():
+    """The first word of each command, in blocks and between backticks."""
+    inline = re.findall(r"`([a-z][\w.]*) [^`\n]*--", PROSE)
+    programs = {command.line.split()[0] for command in commands()} | set(inline)
     assert {"python", "pip", "tensorboard"} <= programs
-    for program in programs - {"git"}:
+    for program in programs:
         beside = Path(sys.executable).with_name(program)
         assert beside.exists() or shutil.which(program), program
 
@@ -73,27 +122,26 @@ def test_every_program_of_the_readme_comes_with_its_installation():
 @pytest.fixture
 def place(tmp_path):
     """A folder to type the commands in, with images of one's own."""
-    top = tmp_path
-    (top / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
     rng = np.random.default_rng(0)
     lines = ["path,label,split"]
-    (top / "DIR").mkdir()
+    (tmp_path / "xrays").mkdir()
     for i in range(60):
         bright = 60 * (i % 2)
         pixels = rng.integers(0, 190, (40, 36), dtype=np.uint8) + np.uint8(bright)
-        Image.fromarray(pixels).save(top / "DIR" / f"{i}.png")
+        Image.fromarray(pixels).save(tmp_path / "xrays" / f"{i}.png")
         split = ("train", "val", "test")[i % 30 // 10]
         lines.append(f"{i}.png,{('well', 'ill')[i % 2] if i < 30 else ''},{split}")
-    (top / "DIR" / "labels.csv").write_text("\n".join(lines))
-    (top / "list.txt").write_text("DIR/0.png\nDIR/1.png\n")
-    return top
+    (tmp_path / "xrays" / "labels.csv").write_text("\n".join(lines))
+    (tmp_path / "list.txt").write_text("xrays/0.png\nxrays/1.png\n")
+    return tmp_path
 
 
 def called(command, place, monkeypatch):
     """The exit code of one command, in `place`: commands with absl's flags as processes."""
     args = shlex.split(command)[1:]
-    absl = args[1] in ("ssl_gan_jax.main", "ssl_gan_jax.sweep", "ssl_gan_jax.audit")
-    if absl:
+    if args[0] != "-m" or args[1] in {f"ssl_gan_jax.{x}" for x in ("main", "sweep", "audit")}:
         path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         env = os.environ | {"PYTHONPATH": path}
         done = subprocess.run([sys.executable, *args], cwd=place, env=env, timeout=240)
@@ -105,54 +153,68 @@ def called(command, place, monkeypatch):
     return end.value.code
 
 
+def shortened(command):
+    """The line that is run for a command, which takes seconds; "": none, for what it needs."""
+    line = command.line.replace("configs/results/*.jsonl", "configs/results/chex.jsonl")
+    if command.needs:
+        instead = {"ssl_gan_jax.main": "--show_config", "ssl_gan_jax.sweep": "--dry_run"}
+        return next((f"{line} {flag}" for name, flag in instead.items() if name in line), "")
+    if line.startswith(ABSENT):
+        return ""
+    if "ssl_gan_jax.main" in line and "render" not in line and "--show_config" not in line:
+        return f"{line} {SMALL} {PHANTOM if 'phantom' in line else ''}"
+    return line
+
+
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.timeout(600)
-def test_every_command_of_the_readme_runs(place, monkeypatch, capfd):
-    """In its order, so that later ones find what earlier ones left."""
-    found = commands()
-    assert len(found) > 20 and {c.split()[2] for c in found if c.startswith("python -m")} >= {
-        f"ssl_gan_jax.{name}"
-        for name in ("main", "sweep", "report", "quality", "audit", "predict", "export", "sample",
-                     "calibration", "card")
-    }  # fmt: skip
-    for command in found:
-        key = next((key for key in INSTEAD if key in command), None)
-        if key and INSTEAD[key] is None:
-            continue
-        command = f"{command} {INSTEAD[key]}" if key else command
-        if "ssl_gan_jax.main" in command and not key:
-            command += f" {SMALL} {PHANTOM if 'phantom' in command else ''}"
-        for word, real in {
-            "--config=...": "--config=configs/folder.py",
-            "=OUT": "=audit",
-            "--config.data.dir=...": "--config.data.dir=DIR",
-            "REFERENCE": "RUN",
-            "RUN...": "RUN",
-            "IMAGES": "DIR",
-            "runs/plco": "RUN",
-            "RUN": "runs/phantom",  # whose first command is the first of all
-            "configs/results/plco.jsonl": "rows.jsonl",
-            "configs/results/*.jsonl": "configs/results/chex.jsonl --out=.",
-        }.items():
-            command = command.replace(word, real)
-        assert called(command, place, monkeypatch) == 0, f"{command}\n{capfd.readouterr()}"
+def test_every_command_runs(place, monkeypatch, capfd):
+    """In their order, so that later ones find what earlier ones left."""
+    lines = list(filter(None, map(shortened, commands())))
+    assert {line.split()[2] for line in lines if line.startswith("python -m")} >= {
+        f"ssl_gan_jax.{name}" for name in (*MODULES.split(), "report")
+    }
+    for line in lines:
+        assert called(line, place, monkeypatch) == 0, f"{line}\n{capfd.readouterr()}"
     left = {str(path.relative_to(place)) for path in place.rglob("*")}
     assert left >= {
         "runs/phantom/report.html",
         "runs/phantom/MODEL_CARD.md",
         "runs/phantom/export/model.stablehlo",
         "runs/phantom/quality.json",
+        "runs/phantom/rows.jsonl",
         "runs/mine/report.html",
+        "runs/rehearsal/result.json",
+        "runs/tables/report.md",
         "samples/neighbours.csv",
-        "rows.jsonl",
     }
     assert len(list((place / "overlays").iterdir())) == 60
     assert len((place / "predictions.csv").read_text().splitlines()) == 61
     result = json.loads((place / "runs/mine/result.json").read_text())
     assert result["classes"] == ["well", "ill"] and result["labelled"] == 10
     names = {"pixels": np.zeros((3, 16, 16, 1), np.uint8)}
-    exec(PYTHON[2].replace('"RUN"', '"runs/phantom"'), names)
+    exec(PYTHON["finished"], names)
     assert names["answer"].probability.shape == (3, 2) and names["answer"].ood.shape == (3,)
+
+
+def test_commands_that_need_more_say_what_and_are_there():
+    needy = [command for command in commands() if command.needs]
+    assert len(needy) > 5
+    for command in needy:
+        program = command.line.split()[1]
+        assert program == "-m" or (ROOT / program).is_file(), command
+
+
+def test_every_variable_of_a_recipe_is_listed_with_its_default():
+    spec = importlib.util.spec_from_file_location("render", ROOT / "launch/render.py")
+    render = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(render)
+    for recipe, (file, _) in render.RECIPES.items():
+        _, _, section = TEXTS["launch"].partition(f"render.py {recipe} ")
+        _, lines = next(markdown_tables(section))
+        listed = {line["variable"].strip("`"): line["default"].strip("`") for line in lines}
+        there = render.variables((render.TEMPLATES / file).read_text())
+        assert listed == {k: v or "must be given" for k, v in there.items()}, recipe
 
 
 LIBRARY = """
@@ -163,42 +225,49 @@ def small(name):
     config.update(size=16, width=4, reference_size=4)
     return config
 ssl_gan_jax.defaults = small
-images, unlabelled = (rng.uniform(-1, 1, (n, 16, 16, 1)).astype(np.float32) for n in (12, 40))
+images, unlabeled = (rng.uniform(-1, 1, (n, 16, 16, 1)).astype(np.float32) for n in (12, 40))
 labels = np.arange(12, dtype=np.int32) % 2
 """
 
 
-def test_the_training_loop_of_the_readme_and_its_seeds_on_two_devices():
-    code = LIBRARY + PYTHON[0].replace("range(1000)", "range(2)") + PYTHON[1]
-    code += (
-        "print(probability.shape, int(state.step), states.step.tolist(), 'L_labeled' in metrics)"
-    )
+def test_the_training_loop_and_its_seeds_on_two_devices():
+    code = LIBRARY + PYTHON["loop"].replace("range(1000)", "range(2)") + PYTHON["seeds"]
+    code += "print(logits.shape, int(state.step), states.step.tolist(), 'L_labeled' in metrics)"
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.split("\n")[-2] == "(12, 2) 2 [1, 1] True", done.stderr
 
 
-def test_the_data_set_and_the_method_of_the_readme_train(tmp_path, monkeypatch):
-    """Each file where its first line says, in packages that are extended for this test."""
-    for package, code in ((sources, PYTHON[3]), (methods, PYTHON[4])):
-        name = package.__name__.replace(".", "/")
-        path = tmp_path / code.split("\n")[0].removeprefix("# ").partition(",")[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code)
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])
-    (tmp_path / "ssl_gan_jax/data/sources/mine/__init__.py").touch()
+def test_the_data_set_the_network_and_the_method_train(tmp_path, monkeypatch):
+    """Each file at its title, in packages that are extended for this test."""
+    standard = "Discriminator(config.num_classes, config.width)"
+    assert standard in PYTHON[SMOOTHED] and standard in TEXTS["ssl_gan_jax"]
+    net = PYTHON["network"] + PYTHON[SMOOTHED].replace("Discriminator(", "Net(")
+    files = {
+        MINE: PYTHON[MINE],
+        SMOOTHED: PYTHON[SMOOTHED],
+        SMOOTHED.replace("smoothed", "own_net"): net,
+    }
+    for name, code in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    (tmp_path / MINE).with_name("__init__.py").touch()
+    for package in (sources, methods):
+        folder = str(tmp_path / package.__name__.replace(".", "/"))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
     rng, folder = np.random.default_rng(0), tmp_path / "images"
     folder.mkdir()
     for i in range(120):
         pixels = rng.integers(0, 256, (20, 20), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:04d}-{('ill', 'well')[i % 2]}-pa.png")
-    config = small("smoothed", data="mine", **{"data.dir": str(folder)})
-    result = train.run(config, tmp_path / "run")
-    assert result["method"] == "smoothed" and result["classes"] == ["well", "ill"]
-    assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
+    for method in ("smoothed", "own_net"):
+        config = small(method, data="mine", **{"data.dir": str(folder)})
+        result = train.run(config, tmp_path / method)
+        assert result["method"] == method and result["classes"] == ["well", "ill"]
+        assert 0 <= result["test"]["auroc"]["value"] <= 1 and result["labelled"] == 12
 
 
-RESULTS = README.partition("## Results")[2].partition("\n## ")[0]
+RESULTS = TEXTS["configs/results"]
 INTERVAL = r"[+-]?\.\d{3} \[-?\.\d{3}, -?\.\d{3}\]"
 
 
@@ -234,7 +303,7 @@ def test_every_interval_of_the_results_is_of_its_experiments_rows(committed):
     for changes in ((), ("consistency 1.0",)):
         across += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
     given = [*in_sections(told).items(), *in_sections(across).items()]
-    _, *parts = re.split(r"configs/(?=\w+\.py)", " ".join(RESULTS.split()))
+    _, *parts = re.split(r"configs/(?=\w+\.py)", " ".join((TEXTS[""] + RESULTS).split()))
     checked = 0
     for part in parts:
         name = part.partition(".")[0]
@@ -274,7 +343,7 @@ def cells_of(report):
 def test_every_cell_of_the_results_stands_under_its_method_budget_and_metric(committed):
     ours, checked = cells_of(committed[1]), 0
     for before, lines in markdown_tables(RESULTS):
-        config = re.findall(r"configs/(\w+)\.py", before)[-1]
+        config = (re.findall(r"configs/(\w+)\.py", before) or [""])[-1]
         said = before.rstrip().rpartition("\n\n")[2] + " ".join(lines[0])
         metrics = list(dict.fromkeys(re.findall("auroc|accuracy", said.lower())))
         for line in lines:
