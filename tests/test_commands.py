@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,16 @@ def test_these_are_all_commands():
         file = file / "__main__.py" if module.ispkg else file.with_suffix(".py")
         if file.exists() and '__name__ == "__main__"' in file.read_text():
             found.add(module.name)
-    assert found == set(COMMANDS)
+    assert found - {"__main__"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_without_a_name_every_command_is_listed_with_a_line(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ssl_gan_jax", *arguments])
+    runpy.run_module("ssl_gan_jax", run_name="__main__")
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name for name, _ in lines] == sorted(COMMANDS)
+    assert all(sentence.endswith(".") for _, sentence in lines)
 
 
 @pytest.fixture(scope="module")
