@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ssl_gan_jax import inference
 from ssl_gan_jax.report import figures, rows
@@ -64,8 +64,8 @@ def screenshot(page: Path, out: Path) -> bool:
         [browser, *flags, f"--screenshot={out}", page.resolve().as_uri()],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    few_colors = Image.open(out).convert("RGB").quantize(64)
-    few_colors.save(out, optimize=True)
+    framed = ImageOps.expand(Image.open(out).convert("RGB"), border=1, fill="#bbbbbb")
+    framed.quantize(64).save(out, optimize=True)
     return True
 
 
