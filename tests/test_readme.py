@@ -205,10 +205,21 @@ def test_commands_that_need_more_say_what_and_are_there():
         assert program == "-m" or (ROOT / program).is_file(), command
 
 
+def script(path):
+    """The module of a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_learning_curve_is_still_drawn_from_the_rows():
+    drawn = script(ROOT / "tests/benchmarks/pictures.py").learning_curve()
+    assert b"<svg" in drawn and b"ssl_gan" in drawn and len(drawn) < 200_000
+
+
 def test_every_variable_of_a_recipe_is_listed_with_its_default():
-    spec = importlib.util.spec_from_file_location("render", ROOT / "launch/render.py")
-    render = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(render)
+    render = script(ROOT / "launch/render.py")
     for recipe, (file, _) in render.RECIPES.items():
         _, _, section = TEXTS["launch"].partition(f"render.py {recipe} ")
         _, lines = next(markdown_tables(section))
