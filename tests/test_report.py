@@ -518,6 +518,12 @@ def test_an_installed_package_has_the_template(tmp_path):
     assert (tmp_path / "ssl_gan_jax" / "report" / "page.html").is_file()
 
 
+def test_the_page_names_the_positive_class(made_report):
+    parts = page.sections(rows.find([made_report]))
+    classes = parts and rows.find([made_report]).runs[0].row["classes"]
+    assert any(note.startswith(f"Positive class: {classes[-1]};") for note in parts[0].notes)
+
+
 def test_real_images_are_opened_only_when_asked_for(made_report, monkeypatch):
     from ssl_gan_jax.data import dataset
 

@@ -183,6 +183,8 @@ def main(args: argparse.Namespace) -> int:
             f"python -m ssl_gan_jax.calibration --workdir={run.workdir} makes one",
             file=sys.stderr,
         )
+    if len(run.classes) == 2:
+        print(f"positive class: {run.classes[-1]}; the other: {run.classes[0]}", file=sys.stderr)
     table: list[dict] = []
     skipped: list[tuple[str, str]] = []
     console = Console(stderr=True)
