@@ -170,7 +170,6 @@ def main(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     files = find(args.images)
-    print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
     out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
@@ -183,6 +182,7 @@ def main(args: argparse.Namespace) -> int:
             f"python -m ssl_gan_jax.calibration --workdir={run.workdir} makes one",
             file=sys.stderr,
         )
+    print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
     if len(run.classes) == 2:
         print(f"positive class: {run.classes[-1]}; the other: {run.classes[0]}", file=sys.stderr)
     table: list[dict] = []
