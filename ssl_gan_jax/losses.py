@@ -64,3 +64,25 @@ def pseudo_label(
 def kl(log_p: Array, log_q: Array) -> Array:
     """KL(p || q) over the last axis, averaged over the others; log-probabilities [...,K] -> []."""
     return optax.losses.kl_divergence_with_log_targets(log_q, log_p).mean()
+
+
+def consistency(logits: Array, q: Array) -> Array:
+    """E |p(y|x) - q|^2, a mean over classes too; no gradient to q; [B,K], [B,K] -> []."""
+    return jnp.square(jax.nn.softmax(logits) - jax.lax.stop_gradient(q)).mean()
+
+
+def entropy(logits: Array) -> Array:
+    """-E sum_y p(y|x) log p(y|x); [B,K] -> []."""
+    return optax.softmax_cross_entropy(logits, jax.nn.softmax(logits)).mean()
+
+
+def pull_away(features: Array) -> Array:
+    """The mean of cos^2(f_i, f_j) over all pairs i != j (Zhao et al. 2017); [B,F] -> []."""
+    f = features / (jnp.linalg.norm(features, axis=1, keepdims=True) + 1e-8)
+    squared, n = jnp.square(f @ f.T), len(f)
+    return (squared.sum() - jnp.trace(squared)) / (n * (n - 1))
+
+
+def ramp_up(step: Array, steps: int) -> Array:
+    """How a weight begins: min(step / steps, 1), and 1 if `steps` is 0; [] int -> []."""
+    return jnp.minimum(step / steps, 1.0) if steps else jnp.ones(())

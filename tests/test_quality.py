@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ssl_gan_jax.augment import augment
+from ssl_gan_jax.augment import weak
 from ssl_gan_jax.evaluation import generated
 from ssl_gan_jax.evaluation.generated import frechet, memorisation, nearest
 
@@ -50,13 +50,13 @@ def test_nearest_is_the_least_over_shifts_and_mirror_images_of_what_overlaps(shi
 
 @pytest.mark.parametrize(("size", "shift"), [(28, 2), (32, 3), (50, 6), (128, 12)])
 def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
-    """Moved by `augment` itself, among many images; not those that were moved further."""
+    """Moved by `weak` itself, among many images; not those that were moved further."""
     blurred = gaussian_filter(images(170, 0, size).astype(float), (0, size / 40, size / 40, 0))
     real = np.clip((blurred - 127.5) * size / 8 + 127.5, 0, 255).astype(np.uint8)
     train, validation = real[:150], real[150:]
     moves = generated.moves({"shift": shift, "flip": True})
     given = jnp.asarray(train[:10] / 127.5 - 1, jnp.float32)
-    copies = np.asarray(augment(jax.random.key(0), given, **moves))
+    copies = np.asarray(weak(jax.random.key(0), given, **moves))
     scores = memorisation(copies, train, validation, **moves)
     assert scores["copies"] == 1 and scores["nearest_train"] < 1e-3
     assert memorisation(validation / 127.5 - 1, train, validation, **moves)["copies"] < 0.1

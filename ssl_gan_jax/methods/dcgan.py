@@ -15,7 +15,7 @@ from typing import Literal
 
 import jax
 
-from ssl_gan_jax.augment import augment
+from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import bce_fake, bce_real
 from ssl_gan_jax.methods._dcgan import init_dcgan
 from ssl_gan_jax.nets.generator import latent
@@ -39,6 +39,7 @@ class Config:
     lr_g: float = 2e-4
     beta1: float = 0.5
     ema: float = 0.995
+    augmentation: Augmentation = "weak"
     shift: int = 6  # pixels, on real and generated images alike
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -51,13 +52,13 @@ def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
     draw_z = functools.partial(latent, z_dim=config.z_dim)
     init = init_dcgan(config, draw_z, config.norm, D=1)
-    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
+    augmented = augmentation(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "g_d")
         g, d = (state.players[name] for name in "GD")
-        x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
-        fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))
+        x, z = augmented(keys.x, batch.image), draw_z(keys.z, len(batch.image))
+        fake = g.generate(z, keys.g, then=lambda images: augmented(keys.fake, images))
 
         def loss_d(real: Array, generated: Array) -> tuple[Array, Metrics]:
             j_d = 0.5 * bce_real(real) + 0.5 * bce_fake(generated)

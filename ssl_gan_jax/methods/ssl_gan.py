@@ -34,7 +34,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_gan_jax.augment import augment
+from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy
 from ssl_gan_jax.nets.discriminator import Discriminator
@@ -70,6 +70,7 @@ class Config:
     beta1: float = 0.5
     eps_root: float = 0.0  # Adam's epsilon under the root; Salimans' code has 1e-8 there
     ema: float = 0.995
+    augmentation: Augmentation = "weak"
     shift: int = 3  # pixels, on real and generated images alike
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -123,7 +124,7 @@ def build(config: Config) -> Method:
         net_d = Discriminator(outputs, config.width, norm_d, config.noise, config.dropout, dtype)
 
     draw_z = functools.partial(latent, z_dim=config.z_dim, prior=config.z_prior)
-    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
+    augmented = augmentation(config)
 
     def k_plus_1(logits: Array) -> Array:
         return jnp.pad(logits, ((0, 0), (0, k + 1 - outputs)))
@@ -147,12 +148,12 @@ def build(config: Config) -> Method:
         keys = state.keys("z", "x", "u", "again", "fake", "g", "d", "g_d")
         g, d = (state.players[name] for name in "GD")
         ref_g, ref_d = (state.reference.get(name) for name in "GD")
-        x, x_u = shifted(keys.x, batch.image), shifted(keys.u, batch.unlabeled)
+        x, x_u = augmented(keys.x, batch.image), augmented(keys.u, batch.unlabeled)
         z = draw_z(keys.z, len(x_u))
-        fake = g.generate(z, keys.g, ref_g, then=lambda images: shifted(keys.fake, images))
+        fake = g.generate(z, keys.g, ref_g, then=lambda images: augmented(keys.fake, images))
         batches = [x, x_u, fake.images]
         if config.consistency:
-            batches.append(shifted(keys.again, batch.unlabeled))
+            batches.append(augmented(keys.again, batch.unlabeled))
 
         def loss_d(*logits: Array) -> tuple[Array, Metrics]:
             labeled, unlabeled, generated, *again = map(k_plus_1, logits)

@@ -11,16 +11,16 @@ fairest of the three.
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
-from ssl_gan_jax.augment import augment
+from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import cross_entropy
+from ssl_gan_jax.methods._classifier import init_classifier
 from ssl_gan_jax.nets.classifier import Cnn
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.mlp import MlpDiscriminator
-from ssl_gan_jax.player import Player, adam, averaged
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Config:
     lr: float = 2e-4
     beta1: float = 0.5
     ema: float = 0.995
+    augmentation: Augmentation = "weak"
     shift: int = 6  # pixels
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -53,16 +54,11 @@ def build(config: Config) -> Method:
         "mlp": MlpDiscriminator(k, jnp.dtype(dtype)),
         "strided": Discriminator(k, width, config.norm, config.noise, dropout, jnp.dtype(dtype)),
     }[config.net]
-    optimizer = adam(config.lr, config.beta1)
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        rng, key_c = jax.random.split(key)
-        c = Player.create(net, optimizer, config.ema, key_c, batch.image)
-        return TrainState(step=jnp.int32(0), rng=rng, players={"C": c}, reference={})
+    augmented = augmentation(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("x", "c")
-        x = augment(keys.x, batch.image, config.shift, config.flip)
+        x = augmented(keys.x, batch.image)
 
         def loss_c(real: Array) -> tuple[Array, Metrics]:
             l_s = cross_entropy(real, batch.label)
@@ -71,4 +67,4 @@ def build(config: Config) -> Method:
         c, metrics = state.players["C"].learn(loss_c, x, key=keys.c, step=state.step)
         return state.next(C=c), metrics
 
-    return Method(init, train_step, averaged("C"))
+    return Method(init_classifier(config, net), train_step, averaged("C"))

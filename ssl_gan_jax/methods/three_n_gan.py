@@ -26,7 +26,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ssl_gan_jax.augment import augment
+from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import PseudoLabeled, bce_fake, bce_real, cross_entropy, kl, pseudo_label
 from ssl_gan_jax.methods._dcgan import init_dcgan
 from ssl_gan_jax.nets.generator import latent
@@ -60,6 +60,7 @@ class Config:
     lr_g: float = 2e-4
     beta1: float = 0.5
     ema: float = 0.995
+    augmentation: Augmentation = "weak"
     shift: int = 6  # pixels, on real and generated images alike
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -82,7 +83,7 @@ def build(config: Config) -> Method:
     """The method's pure functions for these settings."""
     draw_z = functools.partial(latent, z_dim=config.z_dim)
     init = init_dcgan(config, draw_z, D=1, C=config.num_classes)
-    shifted = functools.partial(augment, shift=config.shift, flip=config.flip)
+    augmented = augmentation(config)
 
     def pseudo(logits: Array) -> PseudoLabeled:
         return pseudo_label(logits, config.tau, config.pseudo_mean, config.pseudo_soft)
@@ -90,8 +91,8 @@ def build(config: Config) -> Method:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "fake", "g", "d", "c", "g_d", "g_c")
         g, d, c = (state.players[name] for name in "GDC")
-        x, z = shifted(keys.x, batch.image), draw_z(keys.z, len(batch.image))
-        fake = g.generate(z, keys.g, then=lambda images: shifted(keys.fake, images))
+        x, z = augmented(keys.x, batch.image), draw_z(keys.z, len(batch.image))
+        fake = g.generate(z, keys.g, then=lambda images: augmented(keys.fake, images))
         batches, tracked = (x, fake.images), 2 if config.fake_stats else 1
 
         def loss_d(real: Array, generated: Array) -> tuple[Array, Metrics]:
