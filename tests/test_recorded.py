@@ -89,7 +89,9 @@ def three_steps(case: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case in json.loads(RECORDED.read_text())]
+)
 def test_three_steps_are_those_recorded(case):
     recorded = json.loads(RECORDED.read_text())
     if (here := machine()) != recorded["machine"]:

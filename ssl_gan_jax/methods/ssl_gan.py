@@ -22,9 +22,7 @@ images (one forward pass of G).
 `preset=paper` is literal as far as the paper goes; noise, dropout, learning rates and batch sizes,
 which it does not give, stay ours.
 
-Not in the paper: `consistency` > 0 adds that weight times L_consistency, under which the class
-probabilities of an unlabelled image agree over two augmentations and noises (the Pi model of
-Laine & Aila 2017; Wei et al. 2018 brought it to this loss).
+Terms that others have added to this loss, each off unless it has a weight: `_added_terms.py`.
 """
 
 import dataclasses
@@ -36,7 +34,8 @@ import jax.numpy as jnp
 
 from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy
+from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pull_away
+from ssl_gan_jax.methods import _added_terms
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator, latent
 from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
@@ -64,7 +63,13 @@ class Config:
         "non_saturating"
     )
     w: float = 0.5
-    consistency: float = 0.0  # weight of L_consistency
+    consistency: float = 0.0  # w_c
+    student: Literal["weak", "strong"] = "weak"  # the view x' in L_consistency
+    teacher: Literal["current", "average"] = "current"  # where q in L_consistency comes from
+    ramp: int = 0  # steps over which w_c rises
+    entropy: float = 0.0  # w_h; Dai et al.: .1
+    pull_away: float = 0.0  # w_p; Dai et al.: .8
+    manifold: float = 0.0  # w_m; Lecouat et al.: 1e-3
     lr_d: float = 5e-4
     lr_g: float = 5e-4
     beta1: float = 0.5
@@ -98,15 +103,6 @@ def loss_unlabeled(logits: Array) -> Array:
 def loss_generated(logits: Array) -> Array:
     """-E log p(K+1 | G(z)); [B,K+1] -> []."""
     return bce_fake(real_logit(logits))
-
-
-def loss_consistency(logits: Array, target: Array) -> Array:
-    """E |p(y | x, y < K+1) - p(y | x', y < K+1)|^2 over two views of an image; [B,K+1] twice -> [].
-
-    No gradient through the second, whose probabilities are the target.
-    """
-    p, q = jax.nn.softmax(logits[:, :-1]), jax.nn.softmax(target[:, :-1])
-    return jnp.square(p - jax.lax.stop_gradient(q)).sum(axis=-1).mean()
 
 
 def build(config: Config) -> Method:
@@ -145,30 +141,27 @@ def build(config: Config) -> Method:
         return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, reference)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys = state.keys("z", "x", "u", "again", "fake", "g", "d", "g_d")
+        keys = state.keys("z", "x", "u", "fake", "g", "d", "g_d")
         g, d = (state.players[name] for name in "GD")
         ref_g, ref_d = (state.reference.get(name) for name in "GD")
         x, x_u = augmented(keys.x, batch.image), augmented(keys.u, batch.unlabeled)
         z = draw_z(keys.z, len(x_u))
         fake = g.generate(z, keys.g, ref_g, then=lambda images: augmented(keys.fake, images))
-        batches = [x, x_u, fake.images]
-        if config.consistency:
-            batches.append(augmented(keys.again, batch.unlabeled))
+        views = {"x": x, "u": x_u, "fake": fake.images}
+        views |= _added_terms.views(config, state, batch, z)
 
         def loss_d(*logits: Array) -> tuple[Array, Metrics]:
-            labeled, unlabeled, generated, *again = map(k_plus_1, logits)
+            of = dict(zip(views, map(k_plus_1, logits), strict=True))
             terms = {
-                "L_labeled": loss_labeled(labeled, batch.label),
-                "L_unlabeled": loss_unlabeled(unlabeled),
-                "L_generated": loss_generated(generated),
+                "L_labeled": loss_labeled(of["x"], batch.label),
+                "L_unlabeled": loss_unlabeled(of["u"]),
+                "L_generated": loss_generated(of["fake"]),
             }
             loss = terms["L_labeled"] + config.w * (terms["L_unlabeled"] + terms["L_generated"])
-            if again:
-                terms["L_consistency"] = loss_consistency(unlabeled, *again)
-                loss += config.consistency * terms["L_consistency"]
-            return loss, {"L": loss, **terms}
+            added, added_terms = _added_terms.total(config, state, x_u, of)
+            return loss + added, {"L": loss + added, **terms, **added_terms}
 
-        d, metrics = d.learn(loss_d, *batches, key=keys.d, step=state.step, reference=ref_d)
+        d, metrics = d.learn(loss_d, *views.values(), key=keys.d, step=state.step, reference=ref_d)
 
         def loss_g(images: Array) -> tuple[Array, Metrics]:
             if config.loss_g.startswith("feature_matching"):
@@ -179,6 +172,9 @@ def build(config: Config) -> Method:
                 logits = k_plus_1(d(images, key=keys.g_d, reference=ref_d))
                 minimax = config.loss_g == "minimax"
                 l_g = -loss_generated(logits) if minimax else loss_unlabeled(logits)
+            if config.pull_away:
+                features = d.features(images, key=keys.g_d, reference=ref_d)
+                l_g += config.pull_away * pull_away(features)
             return l_g, {"L_G": l_g}
 
         g, metrics_g = fake.learn(loss_g, state.step)
