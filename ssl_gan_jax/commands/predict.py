@@ -159,7 +159,7 @@ PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="fil
 PARSER.add_argument("--out", metavar="CSV", type=command_line.output("--out"),
                     help="default: predictions.csv, or none with --json")  # fmt: skip
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
-                    help="youden, sensitivity=X or specificity=X")  # fmt: skip
+                    help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
 PARSER.add_argument("--explain", metavar="DIR", type=command_line.output("--explain", folder=True),
                     help="overlays of the evidence, as PNG files")  # fmt: skip
 

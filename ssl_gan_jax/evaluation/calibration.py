@@ -28,7 +28,7 @@ from ssl_gan_jax.files import atomic_write, write_json
 DIRECTIONS = 16  # main directions of the features
 QUANTILE = 0.99  # of in-distribution images that are not flagged
 POINTS = (
-    "youden",
+    *("youden", "balanced"),
     *("sensitivity=0.8", "sensitivity=0.9", "sensitivity=0.95", "sensitivity=0.99"),
     *("specificity=0.8", "specificity=0.9", "specificity=0.95", "specificity=0.99"),
 )
@@ -57,7 +57,7 @@ class Calibration(NamedTuple):
     validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
 
     def threshold(self, point: str = "youden") -> float:
-        """The threshold of an operating point, such as "sensitivity=.95"; .5 without any.
+        """The threshold of an operating point, such as "sensitivity=.95"; "balanced" is .5.
 
         Raises:
           UserError: it is none of those that the run has stored.
@@ -65,7 +65,7 @@ class Calibration(NamedTuple):
         kind, _, target = point.partition("=")
         with contextlib.suppress(ValueError):  # not a number: no such point either
             point = f"{kind}={float(target):g}" if target else kind
-        if not self.operating_points and point == "youden":
+        if point == "balanced" or (point == "youden" and not self.operating_points):
             return 0.5
         check_choice("operating point", point, self.operating_points)
         return self.operating_points[point]["threshold"]
@@ -102,8 +102,11 @@ def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
 
     "sensitivity=X": the highest at which at least X of the positives are called positive;
     "specificity=X": the lowest at which at least X of the negatives are called negative;
-    "youden": `metrics.choose_threshold`. All lie midway between two neighbouring scores.
+    "youden": `metrics.choose_threshold`. All lie midway between two neighbouring scores, but
+    "balanced", which is .5: labels are drawn evenly over the classes, so that it needs no images.
     """
+    if point == "balanced":
+        return 0.5
     if point == "youden" or len(np.unique(label)) < 2:
         return metrics.choose_threshold(probs, label)
     kind, _, target = point.partition("=")
