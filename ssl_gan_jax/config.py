@@ -124,7 +124,7 @@ def base(
     return config
 
 
-def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def defaults_of(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """What `base` gives, flat, for the method, data, size and seed of a config's `leaves`.
 
     Raises:
@@ -135,11 +135,11 @@ def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's cell in a table: where it stands, and all leaves of its config that are not usual.
+    """A run's cell in a table: where it stands, and all leaves of its config but defaults.
 
     Args:
       own: the leaves of its config.
-      default: those of a config that is usual for such a run.
+      default: those of the default config for such a run.
     """
     budgets = {"data.labels_per_class": "labels", "data.images": "images"}
     cell = {name: own[key] for key, name in ARGUMENT_KEYS.items()}
@@ -152,7 +152,7 @@ def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def settle(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
+def resolve_steps(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
     """Lets steps that somebody gave hold where the config file counts in epochs, which become 0.
 
     Args:

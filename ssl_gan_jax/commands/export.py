@@ -22,7 +22,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, user_error, write_json
 from ssl_gan_jax.inference import FinishedRun
@@ -155,22 +155,20 @@ def onnx(run: FinishedRun, out: Path) -> Path:
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
-PARSER = command_line.parser("export", __doc__)
+PARSER = arguments.parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
-PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", folder=True),
+PARSER.add_argument("--out", metavar="DIR", type=arguments.output("--out", folder=True),
                     help="default: RUN/export")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the model and preprocessing.json."""
     run = inference.open_run(args.workdir)
-    out = args.out or command_line.output("--out", folder=True)(str(run.workdir / "export"))
+    out = args.out or arguments.output("--out", folder=True)(str(run.workdir / "export"))
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
-    command_line.print_result(
-        args.json, model=str(path), preprocessing=str(out / "preprocessing.json")
-    )
+    ending.print_result(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

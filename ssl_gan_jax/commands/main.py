@@ -21,30 +21,31 @@ from pathlib import Path
 from absl import flags, logging
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.commands.command_line import CONFIG, JSON, WORKDIR
+from ssl_gan_jax.commands import ending, experiment, jax_setup
+from ssl_gan_jax.commands.experiment import CONFIG, DISTRIBUTED, JSON, WORKDIR
+from ssl_gan_jax.commands.origins import origins_of_config
 from ssl_gan_jax.errors import Stopped
 
-flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(experiment)
 _SHOW = flags.DEFINE_bool("show_config", False, "Only print the config, and where it comes from.")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs what the flags say; the exit code."""
-    command_line.check_flags(argv)
-    origins = command_line.origins()
+    experiment.check(argv)
+    origins = origins_of_config()
     if _SHOW.value:
         shown = {key: {"value": v, "from": origin} for key, (v, origin) in origins.items()}
         text = {key: f"{v!r} ({origin})" for key, (v, origin) in origins.items()}
-        command_line.print_result(JSON.value, **(shown if JSON.value else text))
+        ending.print_result(JSON.value, **(shown if JSON.value else text))
         return 0
     chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
     logging.info("%s; all else by default", ", ".join(chosen))
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
-    command_line.prepare_jax(CONFIG.value.replicas, command_line.DISTRIBUTED.value)
+    jax_setup.prepare_jax(CONFIG.value.replicas, DISTRIBUTED.value)
     try:
-        result = train.run(CONFIG.value, WORKDIR.value, stop=command_line.on_signal())
+        result = train.run(CONFIG.value, WORKDIR.value, stop=ending.on_signal())
     except Stopped as stopped:
         logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
         return processes.STOP_CODE
@@ -69,4 +70,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.cli(main)
+    experiment.run(main)

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import inference, paths
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
@@ -154,13 +154,13 @@ def _kinds(files: Sequence[str]) -> str:
     return ", ".join(f"{n} {suffix}" for suffix, n in count.most_common())
 
 
-PARSER = command_line.parser("predict", __doc__)
+PARSER = arguments.parser("predict", __doc__)
 PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
-PARSER.add_argument("--out", metavar="CSV", type=command_line.output("--out"),
+PARSER.add_argument("--out", metavar="CSV", type=arguments.output("--out"),
                     help="default: predictions.csv, or none with --json")  # fmt: skip
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, sensitivity=X or specificity=X")  # fmt: skip
-PARSER.add_argument("--explain", metavar="DIR", type=command_line.output("--explain", folder=True),
+PARSER.add_argument("--explain", metavar="DIR", type=arguments.output("--explain", folder=True),
                     help="overlays of the evidence, as PNG files")  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     files = find(args.images)
-    out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
+    out = args.out or (None if args.json else arguments.output("--out")("predictions.csv"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
@@ -215,4 +215,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

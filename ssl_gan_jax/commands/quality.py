@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
@@ -67,10 +67,10 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     }
 
 
-PARSER = command_line.parser("quality", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=command_line.path("RUN"), metavar="RUN",
+PARSER = arguments.parser("quality", __doc__, workdir=False)
+PARSER.add_argument("runs", nargs="+", type=arguments.path("RUN"), metavar="RUN",
                     help="folder of a finished run")  # fmt: skip
-PARSER.add_argument("--features", type=command_line.path("--features"), required=True,
+PARSER.add_argument("--features", type=arguments.path("--features"), required=True,
                     metavar="REFERENCE", help="of whose classifier")  # fmt: skip
 
 
@@ -80,8 +80,8 @@ def main(args: argparse.Namespace) -> None:
     for workdir in args.runs:
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}
         write_json(workdir / "quality.json", scores)
-        command_line.print_result(args.json, run=str(workdir), **scores)
+        ending.print_result(args.json, run=str(workdir), **scores)
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)
