@@ -97,7 +97,7 @@ def base(
         "test": 0.1,  # of the patients, where there is no official test set
         "split_seed": 0,  # draws the parts where no official ones are
         "source_site": "",  # labelled images of this site only ...
-        "target_site": "",  # ... tested on this one (M Table 2)
+        "target_site": "",  # ... tested on this one (Madani et al. 2018, Table 2)
         "adapt": "none",  # unlabelled images: "target", its training images alone; "mixture", both
         "max_unreadable": 0.01,  # share of files that may be left out
     }

@@ -58,18 +58,18 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     config = flags.FLAGS["config"]
     try:
+        if argv[1:] and argv[1].startswith("--config="):
+            _check_keys(config, argv)
         rest = flags.FLAGS(argv)
         if config.value is not None:
-            config.value.lock()  # a file that could not be loaded raises when it is first used
+            config.value.lock()
             config_lib.resolve_steps(config.value, config_flags.get_override_values(config))
-            _check_keys(config, argv)
         return rest
     except flags.Error as error:
         missing = any(a.startswith("--config.") for a in argv) and "--config=" not in argv[1]
         message = MISSING.format("--config") if missing else str(error).splitlines()[0]
         raise UserError(message) from error
     except (AttributeError, KeyError) as error:
-        _check_keys(config, argv)
         raise UserError(str(error)) from error
     except BrokenPipeError:  # --help, whose reader is gone
         raise

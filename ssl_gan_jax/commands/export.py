@@ -41,12 +41,12 @@ def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
     inference.require(run, "classifier")
     size = run.config["data"]["size"]
 
-    def one(images: Array) -> tuple[Array, Array]:
+    def answer(images: Array) -> tuple[Array, Array]:
         logits, ood = inference.predict(run, images)
         return jax.nn.softmax(logits), ood
 
     with convolution.form("xla"):
-        traced = jax.make_jaxpr(one)(jnp.zeros((1, size, size, 1)))
+        traced = jax.make_jaxpr(answer)(jnp.zeros((1, size, size, 1)))
     evaluate = jax.extend.core.jaxpr_as_fun(traced)
     return jax.vmap(lambda image: tuple(out[0] for out in evaluate(image[None])))
 

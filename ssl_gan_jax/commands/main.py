@@ -49,23 +49,24 @@ def main(argv: Sequence[str]) -> int:
     except Stopped as stopped:
         logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
         return processes.STOP_CODE
-    for one in result.get("runs", [result]):
-        if one["test"]:
-            scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
+    runs = result.get("runs", [result])
+    for run in runs:
+        if run["test"]:
+            scores = {name: run["test"][name] for name in ("accuracy", "auroc")}
             line = ", ".join(
                 f"{name} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
                 for name, s in scores.items()
                 if s["value"] is not None and s["low"] is not None
             )
-            logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
+            logging.info("seed %d, test, %d images: %s", run["seed"], run["test"]["n"], line)
     if processes.is_first():
         from ssl_gan_jax import report  # here: its figures' library takes its time to load
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
-        for one in result.get("runs", [result]) if JSON.value else ():
-            print(json.dumps(one))
+        for run in runs if JSON.value else ():
+            print(json.dumps(run))
     files = "seed_*/result.json" if "runs" in result else "result.json"
-    logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])
+    logging.info("%s/%s, %.0f s", WORKDIR.value, files, run["wall_s"])
     return 0
 
 

@@ -71,7 +71,7 @@ def read(
     (path, reason).
     """
 
-    def one(path: str) -> np.ndarray | UnreadableImage:
+    def prepared(path: str) -> np.ndarray | UnreadableImage:
         try:
             image = images.read_image(path)
             return images.prepare(image, data["size"], data["equalize"], data["aspect"])
@@ -81,7 +81,7 @@ def read(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
-            both = list(zip(chunk, pool.map(one, chunk), strict=True))
+            both = list(zip(chunk, pool.map(prepared, chunk), strict=True))
             skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
             good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
             if good:
