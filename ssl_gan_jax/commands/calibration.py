@@ -19,9 +19,8 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration
 from ssl_gan_jax.training.result import fit_calibration
 
-PARSER = arguments.parser("calibration", __doc__)
-PARSER.add_argument("--data_dir", type=arguments.path("--data_dir"), metavar="DIR",
-                    help="where the run's data lies now")  # fmt: skip
+PARSER = arguments.Parser("calibration", __doc__)
+PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ def main(args: argparse.Namespace) -> None:
     ending.print_result(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
 
-PARSER = arguments.parser("card", __doc__)
+PARSER = arguments.Parser("card", __doc__)
 
 if __name__ == "__main__":
     arguments.run(main, PARSER)

@@ -155,16 +155,15 @@ def onnx(run: FinishedRun, out: Path) -> Path:
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
-PARSER = arguments.parser("export", __doc__)
+PARSER = arguments.Parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
-PARSER.add_argument("--out", metavar="DIR", type=arguments.output("--out", folder=True),
-                    help="default: RUN/export")  # fmt: skip
+PARSER.add_output("--out", "DIR", help="default: RUN/export")
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the model and preprocessing.json."""
     run = inference.open_run(args.workdir)
-    out = args.out or arguments.output("--out", folder=True)(str(run.workdir / "export"))
+    out = args.out or arguments.output(run.workdir / "export", "--out", folder=True)
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
     ending.print_result(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))

@@ -14,7 +14,6 @@ what came out there); SIGTERM and Ctrl-C save first. --json prints result.json, 
 codes: 0 done or saved on SIGTERM, 2 bad input.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
         for run in runs if JSON.value else ():
-            print(json.dumps(run))
+            ending.print_result(True, **run)
     files = "seed_*/result.json" if "runs" in result else "result.json"
     logging.info("%s/%s, %.0f s", WORKDIR.value, files, run["wall_s"])
     return 0

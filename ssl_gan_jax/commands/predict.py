@@ -154,14 +154,12 @@ def _kinds(files: Sequence[str]) -> str:
     return ", ".join(f"{n} {suffix}" for suffix, n in count.most_common())
 
 
-PARSER = arguments.parser("predict", __doc__)
+PARSER = arguments.Parser("predict", __doc__)
 PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
-PARSER.add_argument("--out", metavar="CSV", type=arguments.output("--out"),
-                    help="default: predictions.csv, or none with --json")  # fmt: skip
+PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, sensitivity=X or specificity=X")  # fmt: skip
-PARSER.add_argument("--explain", metavar="DIR", type=arguments.output("--explain", folder=True),
-                    help="overlays of the evidence, as PNG files")  # fmt: skip
+PARSER.add_output("--explain", "DIR", help="overlays of the evidence, as PNG files")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -170,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     files = find(args.images)
-    out = args.out or (None if args.json else arguments.output("--out")("predictions.csv"))
+    out = args.out or (None if args.json else arguments.output("predictions.csv", "--out"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)

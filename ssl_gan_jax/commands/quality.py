@@ -67,11 +67,9 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     }
 
 
-PARSER = arguments.parser("quality", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=arguments.path("RUN"), metavar="RUN",
-                    help="folder of a finished run")  # fmt: skip
-PARSER.add_argument("--features", type=arguments.path("--features"), required=True,
-                    metavar="REFERENCE", help="of whose classifier")  # fmt: skip
+PARSER = arguments.Parser("quality", __doc__, workdir=False)
+PARSER.add_path("runs", "RUN", nargs="+", help="folder of a finished run")
+PARSER.add_path("--features", "REFERENCE", required=True, help="of whose classifier")
 
 
 def main(args: argparse.Namespace) -> None:

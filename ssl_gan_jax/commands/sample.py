@@ -83,15 +83,13 @@ def write_neighbours(
             table.writerow([f"validation images: percentile {percent}", value])
 
 
-PARSER = arguments.parser("sample", __doc__)
+PARSER = arguments.Parser("sample", __doc__)
 PARSER.add_argument("--n", type=int, default=64, help="number of images")
-PARSER.add_argument("--out", metavar="DIR", type=arguments.output("--out", folder=True),
-                    required=True)  # fmt: skip
+PARSER.add_output("--out", "DIR", required=True)
 PARSER.add_argument("--seed", type=int, default=0)
 PARSER.add_argument("--interpolate", action="store_true")
 PARSER.add_argument("--neighbours", action="store_true")
-PARSER.add_argument("--data_dir", type=arguments.path("--data_dir"), metavar="DIR",
-                    help="where the run's data lies now")  # fmt: skip
+PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -15,13 +15,10 @@ from ssl_gan_jax import report
 from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
 
-PARSER = arguments.parser("report", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=arguments.path("RUNS"), metavar="RUNS",
-                    help="folder, or file of rows")  # fmt: skip
-PARSER.add_argument("--out", type=arguments.output("--out", folder=True), metavar="DIR",
-                    help="default: the first folder, or here")  # fmt: skip
-PARSER.add_argument("--rows", type=arguments.output("--rows"), metavar="JSONL",
-                    help="file that takes all finished rows")  # fmt: skip
+PARSER = arguments.Parser("report", __doc__, workdir=False)
+PARSER.add_path("runs", "RUNS", nargs="+", help="folder, or file of rows")
+PARSER.add_output("--out", "DIR", help="default: the first folder, or here")
+PARSER.add_output("--rows", "JSONL", help="file that takes all finished rows")
 PARSER.add_argument(
     "--real_images",
     action="store_true",

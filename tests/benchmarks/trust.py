@@ -120,7 +120,7 @@ def shadow(seed, index, size, site):
 
 
 if __name__ == "__main__":
-    parser = arguments.parser("trust", __doc__, workdir=False)
+    parser = arguments.Parser("trust", __doc__, workdir=False)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--data_dir", metavar="DIR", required=True)
     parser.add_argument("--out", metavar="JSONL", required=True)
