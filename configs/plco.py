@@ -1,12 +1,12 @@
-"""M Table 1: few labels per class on PLCO, `ssl_gan` against `supervised` (M's CNN), 32x32.
+"""Madani et al. 2018, Table 1: few labels per class on PLCO, `ssl_gan` against `supervised`, 32x32.
 
     --config=configs/plco.py:method=ssl_gan,labels=10,seed=0 --config.data.dir=DIR
 
-`labels` per class: 10, 25, 100, 250, 500, 1000 (M's 2000 of each need more images than its own
-80:10:10 split leaves), 0 for all. All other training images take part without labels. DIR holds
+`labels` per class: 10, 25, 100, 250, 500, 1000 (the paper's 2000 of each need more images than its
+own 80:10:10 split leaves), 0 for all. All other training images take part without labels. DIR holds
 PLCO's images and tables (`python -m ssl_gan_jax.main` says which, if they are not there).
 `data=kermany` runs the same experiment on public images. `supervised` is here the network of
-`ssl_gan` without its generator (with --config.method.norm=batch, as it is more usual, batch
+`ssl_gan` without its generator (with --config.method.norm=batch, as is more common, batch
 normalised); --config.method.net=cnn --config.method.norm=batch makes it a conventional CNN with
 pooling, of the same depth and number of parameters. Histograms are equalised at full size; Madani
 et al. equalise after rescaling to 128x128.
@@ -32,11 +32,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.evaluate_every = 100
     if a.method == "supervised":
         as_ssl_gan(config.method)
+    elif a.method == "ssl_gan":
+        config.method.update(noise=0.1, dropout=(0.0, 0.25), lr_d=5e-4, lr_g=5e-4)
     return config
 
 
 def sweep(add) -> None:  # noqa: ANN001
-    """M Table 1 and Fig. 5: a seed draws the labels, the weights and the order."""
+    """Table 1 and Fig. 5: a seed draws the labels, the weights and the order."""
     for labels in (10, 25, 100, 250, 500, 1000):
         for seed in range(5):
             add(method="supervised", labels=labels, seed=seed)
@@ -58,7 +60,7 @@ def tuning(add) -> None:  # noqa: ANN001
 
 
 def consistency(add) -> None:  # noqa: ANN001
-    """Not in M: its loss with a consistency term, whose weight validation chose of 1 and 10."""
+    """Not in the paper: a consistency term, whose weight validation chose of 1 and 10."""
     for weight in (1.0, 10.0):
         fixed = {"labels": 10, "seed": 100, "train.test_at_end": False}
         add(method="ssl_gan", **fixed, **{"method.consistency": weight})

@@ -23,6 +23,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.batch_size = 32
     if a.method == "supervised":
         as_ssl_gan(config.method)
+    elif a.method == "ssl_gan":
+        config.method.update(noise=0.1, dropout=(0.0, 0.25), lr_d=5e-4, lr_g=5e-4)
     config.train.steps = a.steps
     config.train.evaluate_every = 100
     return config

@@ -1,11 +1,11 @@
-"""M section 2.2, Fig. 4: an unsupervised GAN makes 128x128 chest X-rays, one GAN for each class.
+"""Madani et al. 2018, Fig. 4: an unsupervised GAN makes 128x128 chest X-rays, one for each class.
 
     --config=configs/synthesis.py:only=normal,seed=0 --config.data.dir=DIR
     --config=configs/synthesis.py:only=pneumonia,seed=0 --config.data.dir=DIR
 
 On Kermany's training images; `data=folder` (or another source) and `only=CLASS` for others, an
-empty `only` for all images together. M trains 500 epochs on PLCO; recognisable chests are there
-after 250 steps here, ribs after 750.
+empty `only` for all images together. The paper trains 500 epochs on PLCO; recognisable chests
+are there after 250 steps here, ribs after 750.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     a = parse_arg(arg, data="kermany", only="normal", seed=0, size=128, width=32, steps=3000)
     config = base("dcgan", data=a.data, size=a.size, seed=a.seed)
     config.data.only_class = a.only
-    config.method.width = a.width
+    config.method.update(width=a.width, generator="upsample", lr_d=2e-4, lr_g=2e-4, beta1=0.5)
     config.train.batch_size = 16
     config.train.steps = a.steps
     config.train.checkpoint_every = config.train.sample_every = 250
@@ -26,6 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def sweep(add) -> None:  # noqa: ANN001
-    """One GAN for each of Kermany's classes, as M's Fig. 4."""
+    """One GAN for each of Kermany's classes, as Fig. 4 of the paper."""
     for only in ("normal", "pneumonia"):
         add(only=only)

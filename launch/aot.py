@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import experiment
 from ssl_gan_jax.errors import UserError, check_choice
 
-flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(experiment)
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "KIND:SHAPE, such as v5e:16x16, v4:4x4x4.")
 _BATCH = flags.DEFINE_integer("batch", 0, "Global batch; 0: the config's.")
 _TABLE = flags.DEFINE_bool("table", False, "Strong and weak scaling over 1, 4, 16, ... chips.")
@@ -272,7 +272,7 @@ def exported(config: Any, batch: int) -> Iterator[str]:  # noqa: ANN401
 
 def main(argv: Sequence[str]) -> None:
     """Prints what the flags ask for."""
-    config = command_line.CONFIG.value
+    config = experiment.CONFIG.value
     if len(argv) > 1 or config is None:
         raise UserError("give --config=FILE and flags that begin with --; try --help")
     kind, shape = parse_topology(_TOPOLOGY.value)
@@ -291,4 +291,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.cli(main)
+    experiment.run(main)

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import ending
 
 
 def free_port() -> int:
@@ -106,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.ending(main)[0])
+    ending.run(main)

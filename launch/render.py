@@ -16,12 +16,11 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import ending
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Recipe -> its file, and the command that takes the filled in file.
@@ -102,4 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.ending(main)[0])
+    ending.run(main)

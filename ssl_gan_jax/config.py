@@ -97,7 +97,7 @@ def base(
         "test": 0.1,  # of the patients, where there is no official test set
         "split_seed": 0,  # draws the parts where no official ones are
         "source_site": "",  # labelled images of this site only ...
-        "target_site": "",  # ... tested on this one (M Table 2)
+        "target_site": "",  # ... tested on this one (Madani et al. 2018, Table 2)
         "adapt": "none",  # unlabelled images: "target", its training images alone; "mixture", both
         "max_unreadable": 0.01,  # share of files that may be left out
     }
@@ -124,7 +124,7 @@ def base(
     return config
 
 
-def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def defaults_of(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """What `base` gives, flat, for the method, data, size and seed of a config's `leaves`.
 
     Raises:
@@ -135,11 +135,11 @@ def usual(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's cell in a table: where it stands, and all leaves of its config that are not usual.
+    """A run's cell in a table: where it stands, and all leaves of its config but defaults.
 
     Args:
       own: the leaves of its config.
-      default: those of a config that is usual for such a run.
+      default: those of the default config for such a run.
     """
     budgets = {"data.labels_per_class": "labels", "data.images": "images"}
     cell = {name: own[key] for key, name in ARGUMENT_KEYS.items()}
@@ -152,7 +152,7 @@ def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def settle(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
+def resolve_steps(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
     """Lets steps that somebody gave hold where the config file counts in epochs, which become 0.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_gan_jax.commands import audit as audit_command
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import experiment
 from ssl_gan_jax.data import audit, images
 from ssl_gan_jax.data.records import Records, Understood
 
@@ -154,8 +154,8 @@ def test_command_line(tmp_path, monkeypatch):
     )
     config = runpy.run_path(str(ROOT / "configs" / "folder.py"))["get_config"]()
     config.data.dir = str(data)
-    monkeypatch.setattr(command_line, "check_flags", lambda argv: None)
-    monkeypatch.setattr(command_line, "JSON", SimpleNamespace(value=False))
+    monkeypatch.setattr(experiment, "check", lambda argv: None)
+    monkeypatch.setattr(experiment, "JSON", SimpleNamespace(value=False))
     monkeypatch.setattr(audit_command, "CONFIG", SimpleNamespace(value=config))
     monkeypatch.setattr(audit_command, "WORKDIR", SimpleNamespace(value=str(out)))
     assert audit_command.main([]) == 0

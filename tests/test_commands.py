@@ -25,7 +25,7 @@ from test_train import small
 
 import ssl_gan_jax
 from ssl_gan_jax import train
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, experiment
 
 ROOT = Path(__file__).parents[1]
 SMALL = [f"--config={ROOT}/configs/phantom.py:labels=6,method=supervised", "--config.data.size=16",
@@ -102,10 +102,10 @@ def call(finished, tmp_path, monkeypatch, capfd):
         ):
             patch.setattr("sys.stdout", stdout or sys.stdout)
             if hasattr(module, "PARSER"):
-                command_line.command(module.main, module.PARSER)
+                arguments.run(module.main, module.PARSER)
             else:
                 flags.FLAGS.unparse_flags()
-                command_line.cli(module.main)
+                experiment.run(module.main)
         err = capfd.readouterr().err
         assert "Traceback" not in err and "Exception ignored" not in err, err
         return end.value.code or 0, re.findall("^error: .*", err, re.M)

@@ -12,7 +12,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import experiment
+from ssl_gan_jax.commands.origins import origins_of_config
 from ssl_gan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -93,8 +94,8 @@ def test_steps_that_are_given_hold_where_a_file_counts_in_epochs(monkeypatch):
         monkeypatch.setattr("sys.argv", argv)  # where keys of a config are looked for
         with flagsaver.flagsaver():
             flags.FLAGS.unparse_flags()
-            command_line.parse_flags(argv)
-            return command_line.CONFIG.value.train.to_dict(), command_line.origins()
+            experiment.parse(argv)
+            return experiment.CONFIG.value.train.to_dict(), origins_of_config()
 
     train, origins = parsed("--config.train.steps=500")
     assert (train["epochs"], train["steps"]) == (0, 500)

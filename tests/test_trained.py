@@ -16,8 +16,8 @@ from test_train import small
 from tiny import batch, method_config
 
 from ssl_gan_jax import inference, methods, train
+from ssl_gan_jax.commands import arguments, card, export, predict, quality
 from ssl_gan_jax.commands import calibration as calibration_main
-from ssl_gan_jax.commands import card, command_line, export, predict, quality
 from ssl_gan_jax.commands import sample as sample_lib
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.dataset import Dataset, open_dataset
@@ -434,7 +434,7 @@ def test_foreign_runtimes_agree_with_predict(form, finished, tmp_path):
 def test_bad_input_is_one_line_and_exit_code_2(args, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["predict", *args])
     with pytest.raises(SystemExit) as end:
-        command_line.command(predict.main, predict.PARSER)
+        arguments.run(predict.main, predict.PARSER)
     err = capsys.readouterr().err
     assert end.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
     assert message in err

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.commands.command_line import CONFIG, WORKDIR
+from ssl_gan_jax.commands import ending, experiment
+from ssl_gan_jax.commands.experiment import CONFIG, WORKDIR
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.audit import COLUMNS, PAIRS, audit, headers, sheet, summary
 from ssl_gan_jax.data.dataset import divide, load, understood
@@ -29,12 +29,12 @@ from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.files import grid, write_json, write_png
 from ssl_gan_jax.paths import private
 
-flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(experiment)
 
 
 def main(argv: Sequence[str]) -> int:
     """Writes the audit and returns the exit code."""
-    command_line.check_flags(argv)
+    experiment.check(argv)
     data, out = CONFIG.value.data, Path(WORKDIR.value)
     found = load({**data, "max_unreadable": 1.0})
     split = divide(found, data)
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)
-    if command_line.JSON.value:
-        command_line.print_result(True, **report)
+    if experiment.JSON.value:
+        ending.print_result(True, **report)
     return 1 if report["leaks"] else 0
 
 
 if __name__ == "__main__":
-    command_line.cli(main)
+    experiment.run(main)

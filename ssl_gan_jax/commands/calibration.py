@@ -14,14 +14,13 @@ import argparse
 import jax
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration
 from ssl_gan_jax.training.result import fit_calibration
 
-PARSER = command_line.parser("calibration", __doc__)
-PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar="DIR",
-                    help="where the run's data lies now")  # fmt: skip
+PARSER = arguments.Parser("calibration", __doc__)
+PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -34,8 +33,8 @@ def main(args: argparse.Namespace) -> None:
     classify = jax.jit(run.method.classify)
     made, _ = fit_calibration(classify, run.state, task)
     calibration.save(run.workdir, made)
-    command_line.print_result(args.json, temperature=made.temperature, **made.validation)
+    ending.print_result(args.json, temperature=made.temperature, **made.validation)
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

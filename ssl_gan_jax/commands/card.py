@@ -10,17 +10,17 @@ checkpoint. Exit codes: 0 done, 2 bad input.
 import argparse
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.report.card import write_card
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the card."""
     write_card(args.workdir, *inference.read(args.workdir))
-    command_line.print_result(args.json, card=f"{args.workdir}/MODEL_CARD.md")
+    ending.print_result(args.json, card=f"{args.workdir}/MODEL_CARD.md")
 
 
-PARSER = command_line.parser("card", __doc__)
+PARSER = arguments.Parser("card", __doc__)
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

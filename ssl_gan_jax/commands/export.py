@@ -22,7 +22,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, user_error, write_json
 from ssl_gan_jax.inference import FinishedRun
@@ -41,12 +41,12 @@ def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
     inference.require(run, "classifier")
     size = run.config["data"]["size"]
 
-    def one(images: Array) -> tuple[Array, Array]:
+    def answer(images: Array) -> tuple[Array, Array]:
         logits, ood = inference.predict(run, images)
         return jax.nn.softmax(logits), ood
 
     with convolution.form("xla"):
-        traced = jax.make_jaxpr(one)(jnp.zeros((1, size, size, 1)))
+        traced = jax.make_jaxpr(answer)(jnp.zeros((1, size, size, 1)))
     evaluate = jax.extend.core.jaxpr_as_fun(traced)
     return jax.vmap(lambda image: tuple(out[0] for out in evaluate(image[None])))
 
@@ -155,22 +155,19 @@ def onnx(run: FinishedRun, out: Path) -> Path:
 
 FORMATS = {"stablehlo": stablehlo, "savedmodel": savedmodel, "onnx": onnx}
 
-PARSER = command_line.parser("export", __doc__)
+PARSER = arguments.Parser("export", __doc__)
 PARSER.add_argument("--format", choices=sorted(FORMATS), required=True)
-PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", folder=True),
-                    help="default: RUN/export")  # fmt: skip
+PARSER.add_output("--out", "DIR", help="default: RUN/export")
 
 
 def main(args: argparse.Namespace) -> None:
     """Writes the model and preprocessing.json."""
     run = inference.open_run(args.workdir)
-    out = args.out or command_line.output("--out", folder=True)(str(run.workdir / "export"))
+    out = args.out or arguments.output(run.workdir / "export", "--out", folder=True)
     path = FORMATS[args.format](run, out)
     write_json(out / "preprocessing.json", preprocessing(run))
-    command_line.print_result(
-        args.json, model=str(path), preprocessing=str(out / "preprocessing.json")
-    )
+    ending.print_result(args.json, model=str(path), preprocessing=str(out / "preprocessing.json"))
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

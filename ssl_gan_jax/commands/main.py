@@ -14,59 +14,60 @@ what came out there); SIGTERM and Ctrl-C save first. --json prints result.json, 
 codes: 0 done or saved on SIGTERM, 2 bad input.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.commands.command_line import CONFIG, JSON, WORKDIR
+from ssl_gan_jax.commands import ending, experiment, jax_setup
+from ssl_gan_jax.commands.experiment import CONFIG, DISTRIBUTED, JSON, WORKDIR
+from ssl_gan_jax.commands.origins import origins_of_config
 from ssl_gan_jax.errors import Stopped
 
-flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(experiment)
 _SHOW = flags.DEFINE_bool("show_config", False, "Only print the config, and where it comes from.")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs what the flags say; the exit code."""
-    command_line.check_flags(argv)
-    origins = command_line.origins()
+    experiment.check(argv)
+    origins = origins_of_config()
     if _SHOW.value:
         shown = {key: {"value": v, "from": origin} for key, (v, origin) in origins.items()}
         text = {key: f"{v!r} ({origin})" for key, (v, origin) in origins.items()}
-        command_line.print_result(JSON.value, **(shown if JSON.value else text))
+        ending.print_result(JSON.value, **(shown if JSON.value else text))
         return 0
     chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
     logging.info("%s; all else by default", ", ".join(chosen))
     from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
 
-    command_line.prepare_jax(CONFIG.value.replicas, command_line.DISTRIBUTED.value)
+    jax_setup.prepare_jax(CONFIG.value.replicas, DISTRIBUTED.value)
     try:
-        result = train.run(CONFIG.value, WORKDIR.value, stop=command_line.on_signal())
+        result = train.run(CONFIG.value, WORKDIR.value, stop=ending.on_signal())
     except Stopped as stopped:
         logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
         return processes.STOP_CODE
-    for one in result.get("runs", [result]):
-        if one["test"]:
-            scores = {name: one["test"][name] for name in ("accuracy", "auroc")}
+    runs = result.get("runs", [result])
+    for run in runs:
+        if run["test"]:
+            scores = {name: run["test"][name] for name in ("accuracy", "auroc")}
             line = ", ".join(
                 f"{name} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
                 for name, s in scores.items()
                 if s["value"] is not None and s["low"] is not None
             )
-            logging.info("seed %d, test, %d images: %s", one["seed"], one["test"]["n"], line)
+            logging.info("seed %d, test, %d images: %s", run["seed"], run["test"]["n"], line)
     if processes.is_first():
         from ssl_gan_jax import report  # here: its figures' library takes its time to load
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
-        for one in result.get("runs", [result]) if JSON.value else ():
-            print(json.dumps(one))
+        for run in runs if JSON.value else ():
+            ending.print_result(True, **run)
     files = "seed_*/result.json" if "runs" in result else "result.json"
-    logging.info("%s/%s, %.0f s", WORKDIR.value, files, one["wall_s"])
+    logging.info("%s/%s, %.0f s", WORKDIR.value, files, run["wall_s"])
     return 0
 
 
 if __name__ == "__main__":
-    command_line.cli(main)
+    experiment.run(main)

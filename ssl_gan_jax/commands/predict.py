@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import inference, paths
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
@@ -71,7 +71,7 @@ def read(
     (path, reason).
     """
 
-    def one(path: str) -> np.ndarray | UnreadableImage:
+    def prepared(path: str) -> np.ndarray | UnreadableImage:
         try:
             image = images.read_image(path)
             return images.prepare(image, data["size"], data["equalize"], data["aspect"])
@@ -81,7 +81,7 @@ def read(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
-            both = list(zip(chunk, pool.map(one, chunk), strict=True))
+            both = list(zip(chunk, pool.map(prepared, chunk), strict=True))
             skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
             good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
             if good:
@@ -154,14 +154,12 @@ def _kinds(files: Sequence[str]) -> str:
     return ", ".join(f"{n} {suffix}" for suffix, n in count.most_common())
 
 
-PARSER = command_line.parser("predict", __doc__)
+PARSER = arguments.Parser("predict", __doc__)
 PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
-PARSER.add_argument("--out", metavar="CSV", type=command_line.output("--out"),
-                    help="default: predictions.csv, or none with --json")  # fmt: skip
+PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
-PARSER.add_argument("--explain", metavar="DIR", type=command_line.output("--explain", folder=True),
-                    help="overlays of the evidence, as PNG files")  # fmt: skip
+PARSER.add_output("--explain", "DIR", help="overlays of the evidence, as PNG files")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -170,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     files = find(args.images)
-    out = args.out or (None if args.json else command_line.output("--out")("predictions.csv"))
+    out = args.out or (None if args.json else arguments.output("predictions.csv", "--out"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
@@ -215,4 +213,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
@@ -29,7 +29,7 @@ SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for 
 def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     """The CXR-feature distances of the run in `workdir`, by the classifier of `reference`.
 
-    All are to the validation images, which no G has seen (of one class, if G learnt one only).
+    All are to the validation images, from which no G learnt (of one class, if G learnt one only).
 
     Returns:
       `feature_distance` of the samples, and `feature_distance_of_training` of the images that G
@@ -44,8 +44,8 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
     task = dataset_of(run)
-    seen = learnt_from(task, run.config, bool(run.method.classify))
-    if min(len(seen), len(task.val)) < 2:
+    learnt = learnt_from(task, run.config, bool(run.method.classify))
+    if min(len(learnt), len(task.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
     z = run.method.draw_z(jax.random.key(1), SAMPLES)
     fake = jax.jit(run.method.generate)(run.state, z)
@@ -60,18 +60,16 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     def real(rows: np.ndarray) -> np.ndarray:
         return features(to_float(task.records.image[rows]))
 
-    unseen = real(task.val)
+    validation = real(task.val)
     return {
-        "feature_distance": frechet(features(np.asarray(fake)), unseen),
-        "feature_distance_of_training": frechet(real(seen), unseen),
+        "feature_distance": frechet(features(np.asarray(fake)), validation),
+        "feature_distance_of_training": frechet(real(learnt), validation),
     }
 
 
-PARSER = command_line.parser("quality", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=command_line.path("RUN"), metavar="RUN",
-                    help="folder of a finished run")  # fmt: skip
-PARSER.add_argument("--features", type=command_line.path("--features"), required=True,
-                    metavar="REFERENCE", help="of whose classifier")  # fmt: skip
+PARSER = arguments.Parser("quality", __doc__, workdir=False)
+PARSER.add_path("runs", "RUN", nargs="+", help="folder of a finished run")
+PARSER.add_path("--features", "REFERENCE", required=True, help="of whose classifier")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -80,8 +78,8 @@ def main(args: argparse.Namespace) -> None:
     for workdir in args.runs:
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}
         write_json(workdir / "quality.json", scores)
-        command_line.print_result(args.json, run=str(workdir), **scores)
+        ending.print_result(args.json, run=str(workdir), **scores)
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.data.scale import to_levels
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import generated
@@ -83,15 +83,13 @@ def write_neighbours(
             table.writerow([f"validation images: percentile {percent}", value])
 
 
-PARSER = command_line.parser("sample", __doc__)
+PARSER = arguments.Parser("sample", __doc__)
 PARSER.add_argument("--n", type=int, default=64, help="number of images")
-PARSER.add_argument("--out", metavar="DIR", type=command_line.output("--out", folder=True),
-                    required=True)  # fmt: skip
+PARSER.add_output("--out", "DIR", required=True)
 PARSER.add_argument("--seed", type=int, default=0)
 PARSER.add_argument("--interpolate", action="store_true")
 PARSER.add_argument("--neighbours", action="store_true")
-PARSER.add_argument("--data_dir", type=command_line.path("--data_dir"), metavar="DIR",
-                    help="where the run's data lies now")  # fmt: skip
+PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -110,8 +108,8 @@ def main(args: argparse.Namespace) -> None:
         write_png(out / "interpolation.png", grid(way, STEPS), MARK)
     if args.neighbours:
         write_neighbours(out / "neighbours.csv", run, images, args.data_dir)
-    command_line.print_result(args.json, images=len(images), folder=str(out))
+    ending.print_result(args.json, images=len(images), folder=str(out))
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

@@ -30,12 +30,12 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ssl_gan_jax import processes
-from ssl_gan_jax.commands import command_line
-from ssl_gan_jax.config import CELL_KEYS, REPLICA_KEYS, cell_of, check_key, flat, settle
+from ssl_gan_jax.commands import ending, experiment, jax_setup
+from ssl_gan_jax.config import CELL_KEYS, REPLICA_KEYS, cell_of, check_key, flat, resolve_steps
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.training.progress import clock
 
-flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(experiment)
 _SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
 _ONLY = flags.DEFINE_string("only", "", "key=value|value,...: the cells with these values.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "i/n: the i-th of n parts, for n machines.")
@@ -92,7 +92,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         for key, value in {**overrides, **{k: v for k, v in values.items() if "." in k}}.items():
             check_key("key of the config", key, flat(config))
             config.update_from_flattened_dict({key: value})
-        settle(config, {**overrides, **values})
+        resolve_steps(config, {**overrides, **values})
         if config.replicas != 1:
             raise UserError(
                 f"replicas={config.replicas}: a sweep trains one run a cell; add the seeds in "
@@ -214,8 +214,8 @@ def _state(workdir: Path) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Runs what the flags say; the exit code."""
-    command_line.check_flags(argv)
-    flag, workdir = flags.FLAGS["config"], Path(command_line.WORKDIR.value)
+    experiment.check(argv)
+    flag, workdir = flags.FLAGS["config"], Path(experiment.WORKDIR.value)
     file, _, arg = config_flags.get_config_filename(flag).partition(":")
     overrides = config_flags.get_override_values(flag)
     if _TOGETHER.value < 1:
@@ -225,16 +225,16 @@ def main(argv: Sequence[str]) -> int:
     if _DRY_RUN.value:
         for cell in (cell for group in todo for cell in group):
             state = _state(workdir / cell.name)
-            if command_line.JSON.value:
-                command_line.print_result(True, cell=cell.name, state=state)
+            if experiment.JSON.value:
+                ending.print_result(True, cell=cell.name, state=state)
             else:
                 print(f"{state:12} {cell.name}")
         return 0
 
     from ssl_gan_jax import train
 
-    command_line.prepare_jax(_TOGETHER.value, command_line.DISTRIBUTED.value)
-    origin, stop = provenance(), command_line.on_signal()
+    jax_setup.prepare_jax(_TOGETHER.value, experiment.DISTRIBUTED.value)
+    origin, stop = provenance(), ending.on_signal()
     common = [f"--config.{key}={value}" for key, value in overrides.items() if key != "data.dir"]
 
     def about(cell: Cell) -> dict[str, Any]:
@@ -267,4 +267,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.cli(main)
+    experiment.run(main)

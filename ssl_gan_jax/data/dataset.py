@@ -48,9 +48,9 @@ def load(data: Mapping[str, Any], check: Callable[[Records], Any] | None = None)
 def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
     """[N] the part of each image: 'train', 'val', 'test', 'adapt', or '' for none.
 
-    80:10:10, or the official test set. With `source_site` and `target_site` it is M's Table 2: the
-    source trains and validates; 20 % of the target's patients are the test set, the other 80 %
-    'adapt'.
+    80:10:10, or the official test set. With `source_site` and `target_site` as Madani et al. 2018,
+    Table 2: the source trains and validates; 20 % of the target's patients are the test set, the
+    other 80 % 'adapt'.
     """
     everywhere = [(None, data["val"], data["test"], {})]
     transfer = [
@@ -91,7 +91,8 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
     """Divides `records` as the config's `data` says, and draws the labels that training sees.
 
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
-    images with `data.adapt` "target", as M has it; with "mixture" they join those of the source.
+    images with `data.adapt` "target", as in Madani et al. 2018; with "mixture" they join those of
+    the source.
 
     Raises:
       UserError: a choice of `data` that is none, or what the images do not give.

@@ -12,16 +12,13 @@ import argparse
 from pathlib import Path
 
 from ssl_gan_jax import report
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
 
-PARSER = command_line.parser("report", __doc__, workdir=False)
-PARSER.add_argument("runs", nargs="+", type=command_line.path("RUNS"), metavar="RUNS",
-                    help="folder, or file of rows")  # fmt: skip
-PARSER.add_argument("--out", type=command_line.output("--out", folder=True), metavar="DIR",
-                    help="default: the first folder, or here")  # fmt: skip
-PARSER.add_argument("--rows", type=command_line.output("--rows"), metavar="JSONL",
-                    help="file that takes all finished rows")  # fmt: skip
+PARSER = arguments.Parser("report", __doc__, workdir=False)
+PARSER.add_path("runs", "RUNS", nargs="+", help="folder, or file of rows")
+PARSER.add_output("--out", "DIR", help="default: the first folder, or here")
+PARSER.add_output("--rows", "JSONL", help="file that takes all finished rows")
 PARSER.add_argument(
     "--real_images",
     action="store_true",
@@ -37,8 +34,8 @@ def main(args: argparse.Namespace) -> None:
     found = report.write(args.runs, out, args.rows, args.real_images)
     counts = {"runs": found.runs, "unfinished": found.unfinished, "unreadable": found.unreadable}
     lengths = {name: len(some) for name, some in counts.items()}
-    command_line.print_result(args.json, report=str(out / "report.html"), **lengths)
+    ending.print_result(args.json, report=str(out / "report.html"), **lengths)
 
 
 if __name__ == "__main__":
-    command_line.command(main, PARSER)
+    arguments.run(main, PARSER)

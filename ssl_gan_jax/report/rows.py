@@ -214,7 +214,7 @@ def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
     """What a run that belongs to no sweep has of its own: all that is not by default."""
     own = config_lib.flat(config)
     try:
-        return config_lib.cell_of(own, config_lib.usual(own))
+        return config_lib.cell_of(own, config_lib.defaults_of(own))
     except (KeyError, UserError):  # a config, or a method, that is not of this version
         return None
 

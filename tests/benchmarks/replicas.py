@@ -12,7 +12,7 @@ from cases import compiled, config_of, single_step, started, stepper
 from timing import alternate
 from tiny import batch as batch_of
 
-from ssl_gan_jax.commands.command_line import prepare_jax
+from ssl_gan_jax.commands.jax_setup import prepare_jax
 from ssl_gan_jax.training.devices import Devices
 
 

@@ -32,7 +32,7 @@ import orbax.checkpoint as ocp  # noqa: E402
 import tensorboardX  # noqa: E402, F401
 
 from ssl_gan_jax import report, train  # noqa: E402, F401
-from ssl_gan_jax.commands import command_line, main  # noqa: E402
+from ssl_gan_jax.commands import experiment, main  # noqa: E402
 from ssl_gan_jax.data import tf_import  # noqa: E402
 from ssl_gan_jax.training import checkpoint  # noqa: E402
 
@@ -47,7 +47,7 @@ def run(workdir, steps):
     config = f"{ROOT}/tests/launch/tiny_run.py:method=three_n_gan,steps={steps}"
     changes = ["--config.train.log_every=10", "--config.train.checkpoint_every=40"]
     sys.argv = ["main", f"--config={config}", *changes, f"--workdir={workdir}"]
-    command_line.cli(main.main)
+    experiment.run(main.main)
 
 
 def start(workdir, steps):

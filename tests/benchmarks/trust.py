@@ -10,7 +10,6 @@ Appends one JSON row a run. Exit codes: 0 done, 2 bad input.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import command_line, sweep
+from ssl_gan_jax.commands import arguments, sweep
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.sources.phantom import anatomy
 from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
@@ -121,8 +120,8 @@ def shadow(seed, index, size, site):
 
 
 if __name__ == "__main__":
-    parser = command_line.parser("trust", __doc__, workdir=False)
+    parser = arguments.Parser("trust", __doc__, workdir=False)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--data_dir", metavar="DIR", required=True)
     parser.add_argument("--out", metavar="JSONL", required=True)
-    sys.exit(command_line.command(main, parser))
+    arguments.run(main, parser)

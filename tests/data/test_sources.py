@@ -12,7 +12,7 @@ from absl import logging
 from made import dicom
 from PIL import Image
 
-from ssl_gan_jax.commands import command_line
+from ssl_gan_jax.commands import ending
 from ssl_gan_jax.data import images, records, source, tables
 from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
 from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14
@@ -341,7 +341,7 @@ def test_a_signal_ends_preparation_at_once_and_keeps_what_is_done(
         return counted(path)
 
     try:
-        asked = command_line.on_signal()  # as `main` does
+        asked = ending.on_signal()  # as `main` does
         with monkeypatch.context() as patch, pytest.raises(Stopped, match="are kept"):
             patch.setattr(images, "read_image", interrupted)
             records.load("folder", many, 8, cache_dir=tmp_path / "c")

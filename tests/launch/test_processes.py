@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 # The command line; in process 1 something happens after step 3.
 MAIN = """
 import os, signal, sys
-from ssl_gan_jax.commands import command_line, main
+from ssl_gan_jax.commands import experiment, main
 from ssl_gan_jax.training import run
 calls, check_finite = [], run.check_finite
 def faulty(*args):
@@ -31,7 +31,7 @@ def faulty(*args):
     return check_finite(*args)
 run.check_finite = faulty
 sys.argv = ["main", "--config={config}", "--workdir={workdir}"]
-command_line.cli(main.main)
+experiment.run(main.main)
 """
 
 

@@ -22,7 +22,8 @@ def index(
 ) -> Index:
     """List the images of all sites; label k means the same at each.
 
-    M's Table 2 is `sites={"plco": "plco", "openi": "openi"}, classes=("normal", "abnormal")`.
+    Table 2 of Madani et al. 2018 is `sites={"plco": "plco", "openi": "openi"}`,
+    `classes=("normal", "abnormal")`.
 
     Args:
         data_dir: holds a folder for each site.

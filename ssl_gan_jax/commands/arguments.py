@@ -1,0 +1,54 @@
+"""The arguments of the commands without --config, mostly on a finished run."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ssl_gan_jax import paths
+from ssl_gan_jax.commands import ending
+from ssl_gan_jax.commands.jax_setup import prepare_jax
+from ssl_gan_jax.errors import UserError
+
+
+def output(text: str | Path, what: str, folder: bool = False) -> Path:
+    """The path of an output that the argument `what` names, see `paths.result_path`."""
+    return paths.result_path(paths.output_path(text, what, folder), what)
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of the command `name`; --help shows `doc`."""
+
+    def __init__(self, name: str, doc: str, workdir: bool = True):
+        show = argparse.RawDescriptionHelpFormatter
+        prog = f"python -m ssl_gan_jax.{name}"
+        super().__init__(prog, description=doc, formatter_class=show, allow_abbrev=False)
+        self.add_argument("--json", action="store_true", help="print what came out as JSON")
+        if workdir:
+            self.add_path("--workdir", "RUN", required=True, help="folder of a finished run")
+
+    def add_path(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401
+        """Adds an argument that names a file or folder, see `paths.user_path`."""
+        what = name if name.startswith("-") else metavar
+        options["type"] = lambda text: paths.user_path(text, what)
+        self.add_argument(name, metavar=metavar, **options)
+
+    def add_output(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401
+        """Adds an argument that names an output, which is a folder if its metavar is DIR."""
+        options["type"] = lambda text: output(text, name, folder=metavar == "DIR")
+        self.add_argument(name, metavar=metavar, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError, where argparse would print its usage and exit."""
+        raise UserError(f"{message}; try --help")
+
+
+def run(main: Callable[[argparse.Namespace], int | None], parser: Parser) -> None:
+    """Parses the arguments, prepares JAX, calls `main` with the arguments and exits."""
+
+    def call() -> int | None:
+        args = parser.parse_args()
+        prepare_jax()
+        return main(args)
+
+    ending.run(call)
