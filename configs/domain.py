@@ -49,10 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.steps = a.steps
     config.train.batch_size = 32
     config.train.evaluate_every = 100
-    if method == "supervised":
-        as_ssl_gan(config.method)
-    else:
-        config.method.update(w=0.5, noise=0.1, dropout=(0.0, 0.25), lr_d=5e-4, lr_g=5e-4)
+    as_ssl_gan(config.method)
     return config
 
 

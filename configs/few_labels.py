@@ -44,8 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         augmentation="weak", preset="default",
     )  # fmt: skip
     config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
-    if a.method == "supervised":
-        as_ssl_gan(config.method)
+    as_ssl_gan(config.method)
     config.method.width = 32
     config.method.augmentation = a.augmentation
     config.data.labels_per_class = a.labels

@@ -13,6 +13,22 @@ three epochs, and from the fifth on the accuracy rises. Nothing is wrong with su
 import ml_collections
 
 from ssl_gan_jax.config import base, parse_arg
+from ssl_gan_jax.errors import check_choice
+
+SETTINGS = {
+    "ssl_gan": {
+        "nets": "mlp",
+        "z_prior": "uniform",
+        "vbn": "none",
+        "k_logits": True,
+        "loss_g": "feature_matching_l2",
+        "lr_d": 3e-3,
+        "lr_g": 3e-3,
+        "eps_root": 1e-8,
+        "ema": 0.9999,
+    },
+    "supervised": {"net": "mlp", "lr": 3e-3, "ema": 0.9999},
+}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -22,20 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.equalize = "none"
     config.data.images = a.labels
     config.method.shift = 0
-    if a.method == "ssl_gan":
-        config.method.update(
-            nets="mlp",
-            z_prior="uniform",
-            vbn="none",
-            k_logits=True,
-            loss_g="feature_matching_l2",
-            lr_d=3e-3,
-            lr_g=3e-3,
-            eps_root=1e-8,
-            ema=0.9999,
-        )
-    else:
-        config.method.update(net="mlp", lr=3e-3, ema=0.9999)
+    config.method.update(SETTINGS[check_choice("method", a.method, SETTINGS)])
     config.train.batch_size = 100
     config.train.steps = a.epochs * 540  # of the 54,000 images that validation leaves
     config.train.evaluate_every = config.train.checkpoint_every = 540

@@ -18,12 +18,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base(a.method, data="phantom", size=32, seed=a.seed, preset=a.preset)
     config.data.options = {"images": 4000, "site": "A"}
     config.data.labels_per_class = a.labels
+    as_ssl_gan(config.method)
     if a.method == "supervised":
-        as_ssl_gan(config.method)
         # The best of five settings on the validation images of seed 100; ssl_gan's of four.
         config.method.update(noise=0.3, dropout=(0.2, 0.5), lr=1e-4)
-    elif a.method == "ssl_gan":
-        config.method.update(noise=0.1, dropout=(0.0, 0.25), lr_d=5e-4, lr_g=5e-4)
     config.train.steps = 750
     config.train.batch_size = 32
     return config

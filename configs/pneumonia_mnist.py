@@ -21,10 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.labels_per_class = a.labels
     config.method.width = 32
     config.train.batch_size = 32
-    if a.method == "supervised":
-        as_ssl_gan(config.method)
-    elif a.method == "ssl_gan":
-        config.method.update(noise=0.1, dropout=(0.0, 0.25), lr_d=5e-4, lr_g=5e-4)
+    as_ssl_gan(config.method)
     config.train.steps = a.steps
     config.train.evaluate_every = 100
     return config

@@ -192,12 +192,13 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
-    """Makes `supervised` the network of `ssl_gan` without its generator.
+    """Makes `supervised` the network of `ssl_gan` without its generator; changes no other method.
 
     The fairest baseline of the three that `supervised` has: the same layers, noise, dropout and
     learning rate, so that all that is missing are the generated and the unlabelled images.
     """
-    method.update(norm="weight", width=32, noise=0.1, dropout=(0.0, 0.25), lr=5e-4)
+    if method.name == "supervised":
+        method.update(norm="weight", width=32, noise=0.1, dropout=(0.0, 0.25), lr=5e-4)
 
 
 def check_key(flag: str, key: str, keys: Iterable[str]) -> None:
