@@ -5,6 +5,7 @@ it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothin
 `training/run.py` sees a ConfigDict except as a mapping of plain values.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -223,14 +224,18 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`"train.steps: 100 there, 200 now"` for each leaf that matters and differs."""
+    """`"train.steps: 100 there, 200 now"` for each leaf that matters and differs.
+
+    A key that `old` lacks is younger than that run, which did what the key's default does.
+    """
     a, b = flat(old), flat(new)
     if (adapt := a.get("data.adapt")) in ADAPT:
         a["data.adapt"] = ADAPT[adapt]
-    keys = [key for key in sorted(a | b) if key not in RESUMABLE_KEYS]
+    with contextlib.suppress(KeyError):  # parts of a config have no defaults
+        a = {key: value for key, value in defaults_of(b).items() if key in b} | a
     missing = "(absent)"
     return [
         f"{key}: {a.get(key, missing)} there, {b.get(key, missing)} now"
-        for key in keys
+        for key in sorted({*a, *b} - {*RESUMABLE_KEYS})
         if a.get(key, missing) != b.get(key, missing)
     ]

@@ -406,3 +406,14 @@ def test_test_labels_and_unlabelled_labels_change_nothing_in_training(tmp_path, 
     a, b = (json.loads((folder / "result.json").read_text())["test"] for folder in (a, b))
     assert a["threshold"] == b["threshold"]
     assert a["auroc"]["value"] == pytest.approx(1 - b["auroc"]["value"]) != pytest.approx(0.5)
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(whole, tmp_path):
+    shutil.copytree(whole("supervised"), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["method"]["augmentation"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"method\.augmentation: weak there, strong now"):
+        train.run(small("supervised", **{"method.augmentation": "strong"}), tmp_path / "run")
+    train.run(small("supervised", steps=6), tmp_path / "run")
