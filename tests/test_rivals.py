@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tiny import same, started
 
+from ssl_gan_jax import train
+from ssl_gan_jax.config import base
 from ssl_gan_jax.losses import consistency, entropy, pull_away, ramp_up
 from ssl_gan_jax.methods import fixmatch, mixmatch, triple_gan
 
@@ -177,3 +179,16 @@ def test_ssl_gans_teacher_is_the_average_of_its_discriminator():
         for player in (d, moved)
     ]
     assert terms[0] != terms[1]
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "fixmatch", "mixmatch", "triple_gan"])
+def test_each_learns_the_phantom_better_than_chance(name, tmp_path):
+    config = base(name, data="phantom", size=16)
+    config.data.update(labels_per_class=100, test=0.4, options={"images": 600, "site": "A"})
+    config.method.update(width=8, shift=1, ema=0.98)
+    rates = [key for key in config.method if key.startswith("lr")]
+    config.method.update(dict.fromkeys(rates, 2e-3))
+    if "ramp" in config.method:
+        config.method.ramp = 40
+    config.train.update(steps=100, batch_size=16, evaluate_every=50, log_every=50)
+    assert train.run(config, tmp_path)["test"]["auroc"]["low"] > 0.5

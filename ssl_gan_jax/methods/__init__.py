@@ -1,8 +1,8 @@
 """The training methods, a file each. A new method is a new file here; nothing registers it.
 
 A file holds its equations (docstring), `Config` (a frozen dataclass of settings; choices are
-`Literal`s), `PAPER` (the settings of `preset=paper`), `build(config) -> Method`, and, if its steps
-take unlabelled images, `UNLABELED`: how many for each labelled one.
+`Literal`s), `build(config) -> Method`, and, if there is need of them, `PAPER` (the settings of
+`preset=paper`) and `UNLABELED`: how many unlabelled images a step takes for each labelled one.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def defaults(name: str, preset: str = "default") -> ml_collections.ConfigDict:
     """
     module = _module(name)
     check_choice("preset", preset, ("default", "paper"))
-    changes = module.PAPER if preset == "paper" else {}
+    changes = getattr(module, "PAPER", {}) if preset == "paper" else {}
     config = dataclasses.asdict(dataclasses.replace(module.Config(), **changes))
     return ml_collections.ConfigDict({"name": name, **config})
 
