@@ -25,7 +25,9 @@ from timing import Watch, alternate, count_flops
 from tiny import batch as batch_of
 
 from ssl_gan_jax import train
+from ssl_gan_jax.config import as_ssl_gan
 from ssl_gan_jax.data import pipeline
+from ssl_gan_jax.methods import names
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,6 +71,27 @@ def updates():
         return state.next(**moved), {}
 
     return jax.jit(update, donate_argnums=0)
+
+
+# --- methods -----------------------------------------------------------------------------------
+
+
+def methods(options, rate):
+    """Every method's step beside `ssl_gan`'s, in turns: 32 labelled images, 32x32, width 32."""
+    strong = {"augmentation": "strong"}
+    cells = [(name, {}) for name in options.methods or names()]
+    cells += [("supervised", strong), ("ssl_gan", strong)]
+    runs = {}
+    for name, changes in cells:
+        config, batch = config_of(name, 32, width=32, **changes), batch_of(name, 32, 32)
+        as_ssl_gan(config)
+        method, state = started(config, batch)
+        label = " ".join([name, *changes.values()])
+        runs[label] = stepper(compiled(single_step(method), state, batch), state, batch)
+    rate.sample()
+    times = alternate(runs, 10 if options.quick else 120)
+    for label, s in times.items():
+        yield {"method": label, "ms": 1e3 * s, "of_ssl_gan": s / times.get("ssl_gan", np.nan)}
 
 
 # --- growth ------------------------------------------------------------------------------------
