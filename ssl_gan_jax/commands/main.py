@@ -1,7 +1,7 @@
-"""Trains and tests one model.
+r"""Trains and tests one model.
 
     python -m ssl_gan_jax.main --config=configs/phantom.py --workdir=runs/phantom
-    python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \\
+    python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \
         --config.data.dir=DIR --workdir=runs/chex
     python -m ssl_gan_jax.main --config=configs/chex.py --workdir=runs/chex --show_config
 

@@ -1,8 +1,8 @@
-"""Trains every cell of an experiment, such as all the runs behind a paper's table.
+r"""Trains every cell of an experiment, such as all the runs behind a paper's table.
 
     python -m ssl_gan_jax.sweep --config=configs/chex.py --config.data.dir=DIR --workdir=runs/chex
     python -m ssl_gan_jax.sweep --config=configs/chex.py --workdir=runs/chex --only='seed=0|1'
-    python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \\
+    python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \
         --workdir=runs/controls
 
 A config file's `sweep(add)` calls `add(KEY=VALUE, ...)` for each cell; --sweep names another such

@@ -1,5 +1,6 @@
-"""The unsupervised GAN of Madani et al. 2018, section 2.2: one network makes chest X-rays, the
-other tells them from real ones.
+"""The unsupervised GAN of Madani et al. 2018, section 2.2.
+
+G makes chest X-rays, and D separates them from real X-rays.
 
     J_D = -1/2 E log D(x) - 1/2 E log(1 - D(G(z)))
     J_G = -1/2 E log D(G(z))

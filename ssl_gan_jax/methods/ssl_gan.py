@@ -1,5 +1,6 @@
-"""The semi-supervised GAN of Madani et al. 2018, section 2.3: D has K+1 outputs, and the first K
-are the classifier.
+"""The semi-supervised GAN of Madani et al. 2018, section 2.3.
+
+D has K+1 outputs. The first K are the classifier; the last is for generated images.
 
     L           = L_labeled + w (L_unlabeled + L_generated)
     L_labeled   = -E log p(y | x, y < K+1)

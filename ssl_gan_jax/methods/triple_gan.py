@@ -1,5 +1,7 @@
-"""Triple-GAN (Li et al. 2017): a classifier and a generator both make (image, label) pairs, and a
-discriminator tells these from real pairs. 3N-GAN's ancestor.
+"""Triple-GAN (Li et al. 2017), an ancestor of 3N-GAN.
+
+A classifier and a generator both make (image, label) pairs, and a discriminator separates these
+pairs from real pairs.
 
     L_D = L_d(D(x, y), 1) + a L_d(D(u, C(u)), 0) + (1 - a) L_d(D(G(z, y), y), 0)       (eq. 3)
     L_G = (1 - a) L_d(D(G(z, y), y), 1)

@@ -118,12 +118,12 @@ strided_conv_transpose.defvjp(
 
 
 def upsample_kernel(kernel: Array) -> Array:
-    """[3,3,F,C] -> [4,4,C,F] such that `strided_conv_transpose` with the result equals
-    nearest-neighbour upsampling by 2 followed by a 3x3 convolution with padding 1.
+    """The [4,4,C,F] kernel of "upsample, then convolve with `kernel`" [3,3,F,C].
 
-    A pixel copied into a 2x2 block and then spread by 3x3 weights reaches a 4x4 block: the 3x3
-    kernel, flipped, summed over the four copies. It takes 16 products a pixel where the two
-    separate steps take 36.
+    `strided_conv_transpose` with it equals nearest-neighbour upsampling by 2, then a 3x3
+    convolution with padding 1. Upsampling copies a pixel into a 2x2 block, and the 3x3 weights
+    spread it over a 4x4 block: the result is the 3x3 kernel, flipped, summed over the four copies.
+    It takes 16 products a pixel; the two separate steps take 36.
     """
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     return sum(
