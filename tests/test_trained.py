@@ -199,7 +199,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
 def test_g_could_copy_what_it_was_trained_on(unlabelled, labels, wanted):
     task = Dataset(None, labeled="few", unlabeled="all", val=None, test=None)
     config = {"train": {"unlabeled_batch_size": unlabelled}}
-    assert result_lib.learnt_from(task, config, labels) == wanted
+    assert result_lib.generator_rows(task, config, labels) == wanted
 
 
 def saved(folder, settings):

@@ -21,7 +21,7 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import FinishedRun, dataset_of, open_run, require
-from ssl_gan_jax.training.result import learnt_from
+from ssl_gan_jax.training.result import generator_rows
 
 SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
 
@@ -44,7 +44,7 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
     task = dataset_of(run)
-    learnt = learnt_from(task, run.config, bool(run.method.classify))
+    learnt = generator_rows(task, run.config, bool(run.method.classify))
     if min(len(learnt), len(task.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
     z = run.method.draw_z(jax.random.key(1), SAMPLES)

@@ -29,7 +29,7 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import generated
 from ssl_gan_jax.files import atomic_write, grid, write_png
 from ssl_gan_jax.inference import FinishedRun
-from ssl_gan_jax.training.result import learnt_from
+from ssl_gan_jax.training.result import generator_rows
 from ssl_gan_jax.types import Array
 
 MARK = {
@@ -66,11 +66,11 @@ def write_neighbours(
     """Writes file,distance of `images` [n,S,S,1] in [-1,1]; the last rows are of validation."""
     task = inference.dataset_of(run, data_dir)
     pixels = task.records.image
-    train = pixels[learnt_from(task, run.config, bool(run.method.classify))]
+    train = pixels[generator_rows(task, run.config, bool(run.method.classify))]
     moves = generated.moves(run.config["method"])
     own = generated.nearest(to_levels(images), train, **moves)
     real = (
-        generated.nearest(generated.unseen(pixels[task.val]), train, **moves)
+        generated.nearest(generated.evenly_spaced(pixels[task.val]), train, **moves)
         if len(task.val)
         else []
     )
