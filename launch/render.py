@@ -1,6 +1,6 @@
-"""Fills in a recipe for a scheduler, and hands it over.
+r"""Fills in a recipe for a scheduler, and hands it over.
 
-    python launch/render.py tpu_vm --dry_run PROJECT=p ZONE=z BUCKET=b \\
+    python launch/render.py tpu_vm --dry_run PROJECT=p ZONE=z BUCKET=b \
         ARGS='-m ssl_gan_jax.main --config=configs/plco.py --workdir=gs://b/runs/plco'
 
 Recipes: tpu_vm (queued resources, `gcloud`), jobset (GKE, `kubectl`), slurm (`sbatch`), skypilot

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def commands() -> dict[str, str]:
-    """The first sentence of each command's docstring, by the command's name."""
+    """The first line of each command's docstring, by the command's name."""
     package = Path(__file__).parent
     files = {path.stem: path for path in sorted((package / "commands").glob("*.py"))}
     files["report"] = package / "report" / "__main__.py"
@@ -24,7 +24,7 @@ def commands() -> dict[str, str]:
 
 def main() -> None:
     """Prints a line for each command."""
-    print("python -m ssl_gan_jax.COMMAND --help says more of a command:\n")
+    print("python -m ssl_gan_jax.COMMAND --help describes a command:\n")
     for name, sentence in commands().items():
         print(f"  {name:<12} {sentence}")
 

@@ -1,8 +1,8 @@
-"""Augmentation on the device: differentiable functions of the images and of the step's key.
+"""Augmentation on the device: differentiable functions of images and a random key.
 
-Generated images can pass through them on their way to D and C (as in differentiable augmentation,
-Zhao et al. 2020). Hearts have a side and bones are bright: nothing here inverts an image, and
-nothing mirrors one unless `flip` asks for it.
+Generated images can pass through them before D and C (differentiable augmentation, Zhao et al.
+2020). No function inverts an image, because bones are bright. None mirrors an image unless `flip`
+is set, because hearts have a side.
 """
 
 import functools
@@ -23,7 +23,7 @@ def augmentation(config: Any) -> Callable[[Key, Array], Array]:  # noqa: ANN401
 
     Args:
       config: has `augmentation` ("weak", "rotated": weak with rotations to 7 degrees, "strong"),
-        and `shift` and `flip`, which are of the weak ones.
+        and `shift` and `flip`, which "strong" ignores.
     """
     if config.augmentation == "strong":
         return strong
@@ -32,19 +32,19 @@ def augmentation(config: Any) -> Callable[[Key, Array], Array]:  # noqa: ANN401
 
 
 def weak(key: Key, x: Array, shift: int, flip: bool = False, degrees: float = 0.0) -> Array:
-    """Moves each image by up to `shift` pixels in both directions; edges are repeated.
+    """Shifts each image by up to `shift` pixels along both axes; edges are repeated.
 
-    Shifts are products with 0/1 selection matrices: exact, and fast on every platform.
+    Shifts are products with 0/1 matrices: exact, and fast on all platforms.
 
     Args:
       key: random key.
       x: [N,H,W,1] images.
       shift: largest shift in pixels; 0 turns shifts off.
-      flip: mirror half of the images left to right. Off by default everywhere: hearts have a side.
+      flip: mirror half of the images left to right.
       degrees: largest rotation, before the shift; 0 turns rotations off.
 
     Returns:
-      [N,H,W,1], each image augmented on its own.
+      [N,H,W,1].
     """
     n, h, w, _ = x.shape
     if degrees:
@@ -61,25 +61,26 @@ def weak(key: Key, x: Array, shift: int, flip: bool = False, degrees: float = 0.
         cols = jnp.where(mirrored, w - 1 - cols, cols)
     pick_rows = jax.nn.one_hot(rows, h, dtype=x.dtype)  # [N,H,H]
     pick_cols = jax.nn.one_hot(cols, w, dtype=x.dtype)  # [N,W,W]
-    # Highest precision: a TPU would otherwise round the pixels to bfloat16.
+    # Else a TPU would round the pixels to bfloat16.
     moved = jnp.einsum("nih,nhw,njw->nij", pick_rows, x[..., 0], pick_cols, precision="highest")
     return moved[..., None]
 
 
 def strong(key: Key, x: Array) -> Array:
-    """What a radiograph may look like on another day, on another machine, with a part covered.
+    """Imitates another day and another machine, and covers a part of the image.
 
-    Always an affine map (rotation to 15 degrees, scale .85 to 1.15, shear to .1, translation to
-    15 % of the side) and, at the end, cutout (a square of up to 25 % of the image becomes the
-    image's mean). Each with probability 1/2, in this order: gamma (.5 to 2), contrast (.6 to 1.4),
-    brightness (-.2 to .2 of the range), blur (sigma to 1/40 of the side), noise (sigma .05).
+    All images get an affine map (rotation to 15 degrees, scale .85 to 1.15, shear to .1,
+    translation to 15 % of the side) and, at the end, cutout (a square of up to 25 % of the image
+    becomes the image's mean). Between them, each with probability 1/2: gamma (.5 to 2), contrast
+    (.6 to 1.4), brightness (-.2 to .2 of the range), blur (sigma to 1/40 of the side), noise (sigma
+    .05).
 
     Args:
       key: random key.
       x: [N,H,W,1] images in [-1,1].
 
     Returns:
-      [N,H,W,1] in [-1,1], each image augmented on its own.
+      [N,H,W,1] in [-1,1].
     """
     n, h, w, _ = x.shape
     keys = iter(jax.random.split(key, 18))
@@ -98,7 +99,7 @@ def strong(key: Key, x: Array) -> Array:
         shear=draw(-0.1, 0.1),
         move=jnp.stack([draw(-0.15, 0.15) * h, draw(-0.15, 0.15) * w], axis=1),
     )
-    # The power's slope at 0 is infinite; an image that a generator learns from needs one.
+    # Above 0, where the slope of a power can be infinite: a generator needs a finite gradient.
     u = half(jnp.maximum(u, 1e-3) ** jnp.exp2(draw(-1, 1)), u)
     mean = u.mean((1, 2), keepdims=True)
     u = half(mean + (u - mean) * draw(0.6, 1.4), u)
@@ -114,7 +115,7 @@ def strong(key: Key, x: Array) -> Array:
 
 
 def _uniform(key: Key, n: int, low: float, high: float) -> Array:
-    """A number for each of n images, [n,1,1]."""
+    """A uniform number for each of n images, [n,1,1]."""
     return jax.random.uniform(key, (n, 1, 1), minval=low, maxval=high)
 
 
@@ -125,7 +126,7 @@ def _affine(
     shear: Any = 0.0,
     move: Any = 0.0,  # noqa: ANN401
 ) -> Array:
-    """Turns, scales, shears and moves images [N,H,W] about their centres; edges are repeated.
+    """Rotates, scales, shears and shifts images [N,H,W] about their centres; edges are repeated.
 
     Args:
       x: the images.

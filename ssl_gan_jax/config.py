@@ -1,8 +1,8 @@
-"""The edge where configs are read: what every config has, and how its arguments are parsed.
+"""Configs: the keys of all configs, their checks, and the arguments of config files.
 
-A config file is Python with `get_config(arg) -> ConfigDict`; `--config=FILE:key=value,...` hands
-it `arg`, and `--config.train.steps=100` overrides any key of the result. Nothing below
-`training/run.py` sees a ConfigDict except as a mapping of plain values.
+A config file is Python with `get_config(arg) -> ConfigDict`. `--config=FILE:key=value,...` passes
+`arg` to it, and `--config.train.steps=100` overrides a key of the result. The modules that
+`training/run.py` calls use a ConfigDict only as a mapping of plain values.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import ml_collections
 from ssl_gan_jax import methods
 from ssl_gan_jax.errors import UserError, check_choice
 
-# What may change between a run and its resumption: where things lie, and how often to look.
+# Keys that may change when a run is resumed: paths and intervals.
 RESUMABLE_KEYS = (
     "data.dir",
     "data.cache_dir",
@@ -24,28 +24,28 @@ RESUMABLE_KEYS = (
     "train.sample_every",
     "train.steps_per_call",
 )
-# Keys of a config that arguments of `base` choose, by the arguments' names.
+# Keys that arguments of `base` set, with the arguments' names.
 ARGUMENT_KEYS = {
     "method.name": "method",
     "data.name": "data",
     "data.size": "size",
     "train.seed": "seed",
 }
-# What replicas may differ in.
+# Keys in which replicas may differ.
 REPLICA_KEYS = ("train.seed", "data.split_seed", "data.labels_per_class", "data.images")
-# Arguments of a config that say where a run stands; all others are changes to its method.
+# Arguments of a config that name a run's cell in a table; all others are changes to its method.
 CELL_KEYS = (
     *("method", "scenario", "labels", "images", "seed", "data", "size", "source", "target"),
     *("only", "train.test_at_end"),
 )
-PROLONG = ("train.steps", "train.epochs")  # what may grow
+PROLONG = ("train.steps", "train.epochs")  # keys that may grow when a run is resumed
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 SIZES = ("steps_per_call", "batch_size", "evaluation_batch_size")
-ADAPT = {False: "none", True: "mixture"}  # what earlier versions wrote as `data.adapt`
+ADAPT = {False: "none", True: "mixture"}  # `data.adapt` of earlier versions
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  # noqa: ANN401
-    """`"method=ec_gan,images=200"` as values of the types of `defaults`, which name all keys.
+    """Parses `"method=ec_gan,images=200"`; `defaults` gives all keys and their types.
 
     Raises:
       UserError: an unknown key, or a value of another type.
@@ -72,34 +72,34 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  #
 def base(
     method: str, *, data: str, size: int, seed: int = 0, preset: str = "default"
 ) -> ml_collections.ConfigDict:
-    """The keys that every config has; an experiment changes what it needs.
+    """The default config.
 
     Args:
       method: a module of `ssl_gan_jax.methods`.
       data: a package of `ssl_gan_jax.data.sources`.
       size: side of the images in pixels; the method's `size` and `shift` follow `data.size`.
       seed: of initialisation, order, augmentation and the draw of labels.
-      preset: of the method's settings, see `methods.defaults`.
+      preset: see `methods.defaults`.
     """
     config = ml_collections.ConfigDict()
     config.data = {
         "name": data,
-        "dir": "",  # folder with the published layout
+        "dir": "",  # folder of the images
         "cache_dir": "",  # prepared copies; default $SSL_GAN_JAX_CACHE or ~/.cache/ssl_gan_jax
         "size": size,
         "equalize": "hist",  # "clahe", "none"
         "aspect": "squash",  # "pad": keep the proportions of images that are not square
-        "options": {},  # of the source, such as phantom's number of images
+        "options": {},  # of the source, such as the phantom's number of images
         "labels_per_class": 0,  # labels that training may see; 0: all
-        "images": 0,  # the same as a total, even over the classes; 0: all
+        "images": 0,  # the same in total, drawn evenly over the classes; 0: all
         "pool": "all",  # unlabelled images: "all" of train, or the "labelled" ones only
-        "only_class": "",  # train on one class alone (dcgan)
+        "only_class": "",  # train on one class (dcgan)
         "val": 0.1,  # of the patients
-        "test": 0.1,  # of the patients, where there is no official test set
-        "split_seed": 0,  # draws the parts where no official ones are
+        "test": 0.1,  # of the patients, if there is no official test set
+        "split_seed": 0,  # draws the splits, if there are no official splits
         "source_site": "",  # labelled images of this site only ...
         "target_site": "",  # ... tested on this one (Madani et al. 2018, Table 2)
-        "adapt": "none",  # unlabelled images: "target", its training images alone; "mixture", both
+        "adapt": "none",  # unlabelled images: "target", of the target site; "mixture", of both
         "max_unreadable": 0.01,  # share of files that may be left out
     }
     config.method = methods.defaults(method, preset)
@@ -107,61 +107,57 @@ def base(
     config.train = {
         "steps": 1000,
         "epochs": 0,  # of the labelled images, in place of steps
-        "steps_per_call": 1,  # of the compiled program: more saves time where steps are short
+        "steps_per_call": 1,  # of the compiled program: more save time if steps are short
         "batch_size": 64,
         "log_every": 50,
         "evaluate_every": 250,
         "checkpoint_every": 500,
         "sample_every": 500,
         "evaluation_batch_size": 200,
-        "test_at_end": True,  # off for tuning: the test images are not looked at
+        "test_at_end": True,  # off for tuning: the test images are not used
         "seed": seed,
     }
     per_labeled = methods.unlabeled_per_labeled(method)
     config.train.unlabeled_batch_size = config.train.get_ref("batch_size") * per_labeled
     config.replicas = 1  # runs with consecutive seeds, as one program
     if "shift" in config.method and preset == "default":
-        config.method.shift = config.data.get_ref("size") // 10  # follows a size given by flag, too
+        config.method.shift = config.data.get_ref("size") // 10  # also if a flag sets the size
     return config
 
 
 def defaults_of(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """What `base` gives, flat, for the method, data, size and seed of a config's `leaves`.
+    """The flat default config for the method, data, size and seed of a config's `leaves`.
 
     Raises:
       KeyError: one of these is missing.
-      UserError: there is no such method.
+      UserError: unknown method.
     """
     return flat(base(**{name: leaves[key] for key, name in ARGUMENT_KEYS.items()}))
 
 
-def cell_of(own: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's cell in a table: where it stands, and all leaves of its config but defaults.
+def cell_of(leaves: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's cell in a table: its arguments, and its changes to the default config.
 
     Args:
-      own: the leaves of its config.
-      default: those of the default config for such a run.
+      leaves: of its config.
+      default: the leaves of the default config for such a run.
     """
     budgets = {"data.labels_per_class": "labels", "data.images": "images"}
-    cell = {name: own[key] for key, name in ARGUMENT_KEYS.items()}
-    cell |= {name: own[key] for key, name in budgets.items() if own.get(key)}
+    cell = {name: leaves[key] for key, name in ARGUMENT_KEYS.items()}
+    cell |= {name: leaves[key] for key, name in budgets.items() if leaves.get(key)}
     named = {*ARGUMENT_KEYS, *RESUMABLE_KEYS, *budgets}
     return cell | {
         key: value
-        for key, value in own.items()
+        for key, value in leaves.items()
         if key not in named and (key not in default or default[key] != value)
     }
 
 
 def resolve_steps(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
-    """Lets steps that somebody gave hold where the config file counts in epochs, which become 0.
-
-    Args:
-      config: is changed.
-      given: the keys that were given, by flags or as a sweep's values.
+    """Sets `train.epochs` of `config` to 0 if `train.steps` is among the `given` keys.
 
     Raises:
-      UserError: both were given.
+      UserError: both are given.
     """
     if "train.steps" in given and config.train.epochs:
         if "train.epochs" in given:
@@ -170,12 +166,12 @@ def resolve_steps(config: ml_collections.ConfigDict, given: Iterable[str]) -> No
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuses numbers of `data` and `train` that cannot be, whatever the data are. UserError."""
+    """Raises UserError for numbers of `data` and `train` that are out of range for all data."""
     data, train = config["data"], config["train"]
-    least = dict.fromkeys(("data.size", *(f"train.{key}" for key in (*EVERY, *SIZES))), 1)
-    least |= dict.fromkeys(("data.labels_per_class", "data.images", "train.unlabeled_batch_size",
+    minimum = dict.fromkeys(("data.size", *(f"train.{key}" for key in (*EVERY, *SIZES))), 1)
+    minimum |= dict.fromkeys(("data.labels_per_class", "data.images", "train.unlabeled_batch_size",
                             "train.epochs", "train.seed"), 0)  # fmt: skip
-    for key, low in least.items():
+    for key, low in minimum.items():
         part, _, name = key.partition(".")
         if (value := config[part][name]) < low:
             raise UserError(f"{key}: {value}; must be {low} or more")
@@ -193,22 +189,21 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def as_ssl_gan(method: ml_collections.ConfigDict) -> None:
-    """Makes `supervised` the network of `ssl_gan` without its generator; changes no other method.
+    """Gives `supervised` the settings of `ssl_gan`'s classifier; changes no other method.
 
-    The fairest baseline of the three that `supervised` has: the same layers, noise, dropout and
-    learning rate, so that all that is missing are the generated and the unlabelled images.
+    This is its fairest baseline: only the generated and the unlabelled images are missing.
     """
     if method.name == "supervised":
         method.update(norm="weight", width=32, noise=0.1, dropout=(0.0, 0.25), lr=5e-4)
 
 
 def check_key(flag: str, key: str, keys: Iterable[str]) -> None:
-    """Raises UserError where `key` is none of a config's leaves `keys`, nor above one.
+    """Raises UserError if `key` is neither a leaf of a config, one of `keys`, nor a branch.
 
-    The options of a source are not known here: `records.list_source` checks them.
+    `records.list_source` checks the options of a source.
     """
-    above = any(k.startswith(f"{key}.") for k in keys)
-    if not above and not f"{key}.".startswith("data.options."):
+    branch = any(k.startswith(f"{key}.") for k in keys)
+    if not branch and not f"{key}.".startswith("data.options."):
         check_choice(flag, key, keys)
 
 
@@ -224,9 +219,9 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`"train.steps: 100 there, 200 now"` for each leaf that matters and differs.
+    """`"train.steps: 100 there, 200 now"` for each leaf that differs, except RESUMABLE_KEYS.
 
-    A key that `old` lacks is younger than that run, which did what the key's default does.
+    If `old` lacks a key, the run is older than the key, and did what the key's default does.
     """
     a, b = flat(old), flat(new)
     if (adapt := a.get("data.adapt")) in ADAPT:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: text, JSON, PNG; and tiles of images."""
+"""Atomic writes of text, JSON and PNG files, and grids of images."""
 
 import contextlib
 import json
@@ -19,14 +19,13 @@ from ssl_gan_jax.errors import UserError
 def atomic_write(
     path: str | Path, mode: str = "w", newline: str | None = None
 ) -> Iterator[IO[Any]]:
-    """A file to write that takes the place of `path` at the end: a reader sees old or new, whole.
+    """A file to write, which replaces `path` at the end of the block unless the block raises.
 
-    Of several that write `path` at once, the last to end stays. Leaves `path` as it was when the
-    block raises. Text is UTF-8; what cannot be encoded, such as a file name of other bytes, is
-    written with backslashes. Raises UserError where it cannot be written.
+    If several processes write `path`, the last to end wins. Text is UTF-8; characters that cannot
+    be encoded become backslash escapes. Raises UserError if the file cannot be written.
     """
     path = Path(path)
-    # A name of its own: two processes that write one file must not write into each other's.
+    # A random name, so that two processes do not write into the same file.
     part = path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex[:12]}.tmp")
     encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
     try:
@@ -45,7 +44,7 @@ def atomic_write(
 
 @contextlib.contextmanager
 def user_error(path: str | Path) -> Iterator[None]:
-    """Turns an OSError of the block (disk full, read-only, ...) into a UserError that names it."""
+    """Turns an OSError of the block (disk full, read-only, ...) into a UserError about `path`."""
     try:
         yield
     except OSError as error:
@@ -56,16 +55,16 @@ def user_error(path: str | Path) -> Iterator[None]:
 
 
 def write_json(path: str | Path, obj: Any) -> None:  # noqa: ANN401
-    """Writes `obj` as JSON, atomically. Raises ValueError for NaN, UserError for the disk."""
-    text = json.dumps(obj, indent=2, allow_nan=False)  # before the file is touched
+    """Writes `obj` as JSON. Raises ValueError for NaN, UserError if it cannot be written."""
+    text = json.dumps(obj, indent=2, allow_nan=False)  # may raise, so before the file is opened
     with atomic_write(path) as file:
         file.write(text + "\n")
 
 
 def write_png(path: str | Path, pixels: np.ndarray, about: Mapping[str, str] | None = None) -> None:
-    """Writes uint8 [h,w] or [h,w,3], atomically, with the texts `about` it as metadata.
+    """Writes uint8 [h,w] or [h,w,3] with the metadata `about`.
 
-    Each picture says that this program made it, so that none is ever taken for a film.
+    The metadata name this program, so that the picture is not taken for a radiograph.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -78,7 +77,7 @@ def write_png(path: str | Path, pixels: np.ndarray, about: Mapping[str, str] | N
 
 
 def csv_cell(cell: str) -> str:
-    """The text as a spreadsheet will show it, and not take it for a formula."""
+    """Puts an apostrophe before text that a spreadsheet would take for a formula."""
     cell = str(cell)
     if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         cell = f"'{cell}"
@@ -90,7 +89,7 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     pixels = to_uint8(images)[..., 0]
     count, height, width = pixels.shape
     rows = -(-count // columns)
-    # A gap after each tile but the last: paste into larger cells, then cut the final gap off.
+    # Each tile gets a gap to its right and below; the last gaps are cut off.
     cells = np.zeros((rows * columns, height + gap, width + gap), np.uint8)
     cells[:count, :height, :width] = pixels
     sheet = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)

@@ -1,8 +1,8 @@
 """Open a finished run and predict with it; its training data is not needed.
 
 run = open_run("runs/phantom")
-answer = predictor(run)(images)     # uint8 [N,S,S,1], as `data.images.prepare` makes them
-answer.probability, answer.ood      # [N,K], [N]
+prediction = predictor(run)(images)         # uint8 [N,S,S,1], as `data.images.prepare` makes them
+prediction.probability, prediction.ood      # [N,K], [N]
 """
 
 import json
@@ -21,11 +21,11 @@ from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
-BATCH = 64  # images in a call: the last one is padded, so that one program serves all
+BATCH = 64  # images in a call; the last call is padded, so that one program serves all
 
 
 class FinishedRun(NamedTuple):
-    """A finished run: the state that was tested, and what the run found out about it."""
+    """A finished run: its tested state, result and calibration."""
 
     workdir: Path
     config: dict[str, Any]  # config.json
@@ -37,25 +37,28 @@ class FinishedRun(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a run says of N images."""
+    """The predictions for N images."""
 
     probability: np.ndarray  # [N,K] float64, tempered
-    ood: np.ndarray  # [N] float64, above 1 is out of distribution; NaN where the run cannot say
+    ood: np.ndarray  # [N] float64, above 1 is out of distribution; NaN without calibration
 
 
 def open_run(workdir: str | Path) -> FinishedRun:
-    """Opens the run folder `workdir`; its training data may be gone.
+    """Opens the run folder `workdir`.
 
     Raises:
-      UserError: no run folder, a run that is not finished, a damaged file or checkpoint.
+      UserError: no run folder, an unfinished run, or a damaged file or checkpoint.
     """
     workdir = Path(workdir)
     config, result = read(workdir)
     try:
-        config["data"] = {"aspect": "squash", **config["data"]}  # runs of earlier versions lack it
+        config["data"] = {
+            "aspect": "squash",
+            **config["data"],
+        }  # missing in runs of earlier versions
         classes, size, train = tuple(result["classes"]), config["data"]["size"], config["train"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
-        settings.pop("shift_fake", None)  # only runs of version 0.1 have it
+        settings.pop("shift_fake", None)  # only in runs of version 0.1
         b, u, step = train["batch_size"], train["unlabeled_batch_size"], int(result["best_step"])
         threshold = (result["validation"] or {}).get("threshold")
     except (KeyError, TypeError, AttributeError) as error:
@@ -70,7 +73,7 @@ def open_run(workdir: str | Path) -> FinishedRun:
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and result.json of a finished run. Raises UserError where there are none."""
+    """config.json and result.json of a finished run. UserError if one is missing or damaged."""
     if not (workdir / "config.json").is_file():
         inside = sorted(str(path.parent) for path in workdir.glob("*/config.json"))
         hint = f"; did you mean {inside[0]}?" if inside else ""
@@ -87,7 +90,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def predict(run: FinishedRun, images: Array) -> tuple[Array, Array]:
-    """[B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B], NaN where unknown; pure."""
+    """Images [B,S,S,1] in [-1,1] -> tempered logits [B,K] and ood scores [B]; pure."""
     logits, features = run.method.classify(run.state, images)
     ood_detector = run.calibration.ood_detector
     ood = ood_detector.score(features) if ood_detector else jnp.full(images.shape[0], jnp.nan)
@@ -95,25 +98,25 @@ def predict(run: FinishedRun, images: Array) -> tuple[Array, Array]:
 
 
 def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
-    """`predict`, compiled once, on uint8 images [N,S,S,1].
+    """`predict`, compiled once, for uint8 images [N,S,S,1].
 
     Raises:
-      UserError: the method has no classifier; or, when called, an answer is not finite.
+      UserError: the method has no classifier; or, when called, a prediction is not finite.
     """
     require(run, "classifier")
     compiled = jax.jit(lambda images: predict(run, images))
 
-    def answer(images: np.ndarray) -> Prediction:
+    def compiled_predict(images: np.ndarray) -> Prediction:
         logits, ood = metrics.batched(compiled, images, BATCH)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
         return Prediction(calibration.tempered(logits, 1.0), ood)
 
-    return answer
+    return compiled_predict
 
 
 def require(run: FinishedRun, part: str) -> None:
-    """Raises UserError where the run's method has no "classifier", or no "generator"."""
+    """Raises UserError if the run's method has no `part`: "classifier" or "generator"."""
     member = {"classifier": run.method.classify, "generator": run.method.generate}[part]
     if not member:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
@@ -123,8 +126,8 @@ def dataset_of(run: FinishedRun, data_dir: str | Path | None = None) -> Dataset:
     """The data that a run trained on, from its config's `data.dir` or `data_dir`.
 
     Raises:
-      UserError: as `open_dataset`; or the images, their division, labels or classes are others than
-        the run's (runs of earlier versions, which have not noted them, are warned of).
+      UserError: as `open_dataset`; or images, splits, labels or classes differ from the run's (a
+        warning for runs of earlier versions, which did not record them).
     """
     data = run.config["data"]
     task = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])

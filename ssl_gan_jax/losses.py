@@ -26,7 +26,7 @@ def bce_fake(logit: Array) -> Array:
 
 
 class PseudoLabeled(NamedTuple):
-    """A pseudo-label loss and what a reader of the log must know about it."""
+    """A pseudo-label loss and its metrics."""
 
     loss: Array  # []
     mask_rate: Array  # [], share of the images whose pseudo-label was kept
@@ -43,15 +43,15 @@ def pseudo_label(
 ) -> PseudoLabeled:
     """Cross-entropy against the classifier's own confident predictions (Lee 2013).
 
-    Haque & Haque write arg max(y_g) > tau (eq. 1 and 2); it is read as max(p) > tau with the
-    one-hot arg max as target. No gradient passes through the target. If no image is kept, loss and
-    gradient are exactly 0.
+    Haque & Haque write arg max(y_g) > tau (eq. 1 and 2). Here the condition is max(p) > tau, and
+    the target is the one-hot arg max. No gradient passes through the target. If no image is kept,
+    loss and gradient are exactly 0.
 
     Args:
-      logits: [B,K], the classifier's on generated images.
-      tau: confidence in [0,1) above which a prediction counts.
+      logits: [B,K], of generated images.
+      tau: in [0,1), an image is kept if its largest probability is above tau.
       mean: "kept" divides by the number of kept images (EC-GAN), "batch" by B (FixMatch).
-      soft: the target is the whole prediction p instead of its one-hot arg max.
+      soft: the target is p instead of its one-hot arg max.
     """
     p = jax.lax.stop_gradient(jax.nn.softmax(logits))
     kept = (p.max(-1) > tau).astype(logits.dtype)
@@ -67,7 +67,7 @@ def kl(log_p: Array, log_q: Array) -> Array:
 
 
 def consistency(logits: Array, q: Array) -> Array:
-    """E |p(y|x) - q|^2, a mean over classes too; no gradient to q; [B,K], [B,K] -> []."""
+    """E |p(y|x) - q|^2 / K; no gradient to q; [B,K], [B,K] -> []."""
     return jnp.square(jax.nn.softmax(logits) - jax.lax.stop_gradient(q)).mean()
 
 
@@ -84,5 +84,5 @@ def pull_away(features: Array) -> Array:
 
 
 def ramp_up(step: Array, steps: int) -> Array:
-    """How a weight begins: min(step / steps, 1), and 1 if `steps` is 0; [] int -> []."""
+    """The factor min(step / steps, 1) of a weight; 1 if `steps` is 0; [] int -> []."""
     return jnp.minimum(step / steps, 1.0) if steps else jnp.ones(())

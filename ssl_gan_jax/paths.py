@@ -1,4 +1,4 @@
-"""Paths at the edge of the program: as a user names them, checked before work begins."""
+"""Paths that a user gives, checked before work begins."""
 
 import contextlib
 import os
@@ -7,21 +7,19 @@ from pathlib import Path
 
 from ssl_gan_jax.errors import UserError
 
-# What a run writes into its folder: no other command writes over it.
+# Files and folders of a run, which no other command overwrites.
 _FILES = ("config.json", "result.json", "metrics.jsonl", "predictions.csv", "calibration.json",
           "calibration.npz", "model_card.json", "MODEL_CARD.md", "quality.json", "report.html",
           "report.md")  # fmt: skip
 _FOLDERS = ("checkpoints", "samples")
-_DEPTH = 250  # characters of the longest path within a folder of ours
+_DEPTH = 250  # characters of the longest path in a run's folder
 
 
 def user_path(text: str | Path, what: str) -> Path:
-    """The path that a user names as `what`, such as "--out"; `~` is expanded, nothing else is.
-
-    Every other character stands for itself: shells expand $VARIABLES and patterns, we do not.
+    """The path that a user gives for `what`, such as "--out"; expands `~`, but no $VARIABLES.
 
     Raises:
-      UserError: there is no text, the home folder is unknown, or the name is no valid text.
+      UserError: the text is empty or no valid path, or the home folder is unknown.
     """
     given = str(text)
     if not given or "\0" in given:
@@ -41,11 +39,11 @@ def user_path(text: str | Path, what: str) -> Path:
 
 
 def output_path(text: str | Path, what: str, folder: bool = False) -> Path:
-    """`user_path` of a file, or with `folder` of a folder, that can be written or made.
+    """The `user_path` of a file (with `folder`, of a folder) that can be written or made.
 
     Raises:
-      UserError: as `user_path`; or something else stands there, a part of the name is too long, or
-        the folder above cannot be written.
+      UserError: as `user_path`; or the path is a folder (a file), a part of the name is too long,
+        or the folder above cannot be written.
     """
     path = user_path(text, what)
     above = path if folder else path.parent
@@ -73,17 +71,19 @@ def output_path(text: str | Path, what: str, folder: bool = False) -> Path:
 
 
 def result_path(text: str | Path, what: str, inputs: Iterable[str | Path] = ()) -> Path:
-    """The path of a file or folder for what a command found out, which must not be a run's own.
+    """The `user_path` of a command's output, which must not overwrite a run's file or an input.
 
     Raises:
-      UserError: `text` is something that a run wrote into its folder, or one of `inputs`.
+      UserError: `text` is a file or folder of a run, or one of `inputs`.
     """
     path = user_path(text, what)
     real = path.resolve()
     for folder in real.parents:
         name = real.relative_to(folder).parts[0]
-        own = name in (*_FILES, *_FOLDERS) or name.startswith(("events.out.tfevents.", "result."))
-        if own and (folder / "config.json").is_file():
+        of_run = name in (*_FILES, *_FOLDERS) or name.startswith(
+            ("events.out.tfevents.", "result.")
+        )
+        if of_run and (folder / "config.json").is_file():
             raise UserError(f"{what}={text}: {name} there belongs to the run; choose another name")
     if any(real == Path(given).resolve() for given in inputs):
         raise UserError(f"{what}={text}: is one of the files that are read; choose another name")
@@ -92,9 +92,9 @@ def result_path(text: str | Path, what: str, inputs: Iterable[str | Path] = ()) 
 
 @contextlib.contextmanager
 def private() -> Iterator[None]:
-    """What the block makes is for this user alone: folders 0700, those above them too, files 0600.
+    """Makes files and folders of the block private (0600, 0700), as images of patients must be.
 
-    For pixels of patients. It holds for the whole process.
+    It holds for the whole process.
     """
     before = os.umask(0o077)
     try:

@@ -1,9 +1,9 @@
-"""A player: one network in the game, which can be called, learns, and remembers an average.
+"""A player: a network with its weights, their optimiser and their running average.
 
     d, metrics = d.learn(loss_d, x, fake.images, key=key, step=step)  # loss_d(real, generated)
     logits = d(fake.images, key=key)
 
-Everything here is pure: a player that has learned is a new player.
+All functions are pure: `learn` returns a new player.
 """
 
 import functools
@@ -23,14 +23,14 @@ Metrics = dict[str, jax.Array]
 
 
 class Player(struct.PyTreeNode):
-    """A network with its weights, the optimiser that moves them, and their running average.
+    """A network with its weights, their optimiser, and their running average.
 
-    A network that classifies or judges returns (logits [B,K], features [B,F]); a generator
-    returns images [B,S,S,1]. Its random draws come from the collection "noise".
+    A classifier or discriminator returns (logits [B,K], features [B,F]); a generator returns images
+    [B,S,S,1]. Random numbers come from the collection "noise".
     """
 
     params: PyTree
-    stats: PyTree  # running statistics of batch normalisation; {} without
+    stats: PyTree  # running statistics of batch normalisation; or {}
     opt: PyTree  # the optimiser's state
     ema: PyTree  # {"params", "batch_stats"}: running averages of both, used for evaluation
     net: nn.Module = struct.field(pytree_node=False)
@@ -47,10 +47,7 @@ class Player(struct.PyTreeNode):
         x: jax.Array,
         reference: jax.Array | None = None,
     ) -> "Player":
-        """A fresh player of `net`, initialised by running it on `x`.
-
-        Weight-normalised networks scale themselves to `x`: give them real images.
-        """
+        """A new player of `net`, initialised on `x`: real images if `net` has weight norm."""
         key_params, key_noise = jax.random.split(key)
         rngs = {"params": key_params, "noise": key_noise}
         variables = net.init(rngs, x, train=True, **_optional(reference))
@@ -76,11 +73,11 @@ class Player(struct.PyTreeNode):
         return features if len(batches) > 1 else features[0]
 
     def averaged(self, x: jax.Array, reference: jax.Array | None = None) -> Any:  # noqa: ANN401
-        """What the network with the averaged weights returns for `x` in evaluation mode."""
+        """The output for `x` of the network with averaged weights, in evaluation mode."""
         return self.net.apply(self.ema, x, train=False, **_optional(reference))
 
     def intermediates(self, x: jax.Array, reference: jax.Array | None = None) -> dict[str, Any]:
-        """What the network stored by `sow` on the way to `averaged(x)`."""
+        """The values that the network stores by `sow` when it computes `averaged(x)`."""
         _, stored = self.net.apply(
             self.ema, x, train=False, mutable=["intermediates"], **_optional(reference)
         )
@@ -99,13 +96,12 @@ class Player(struct.PyTreeNode):
 
         Args:
           loss: (logits of the first batch, of the second, ...) -> (loss [], metrics). Gradients
-            reach the weights through these logits alone.
+            reach the weights only through these logits.
           *batches: images [B,S,S,1] each; a batch is normalised by its own statistics.
-          key: for the network's noise and dropout.
-          step: steps taken before, for the running average.
-          tracked: how many of the batches, from the first, update the running statistics; default
-            all.
-          reference: virtual batch norm's reference batch, where the network has any.
+          key: for noise and dropout.
+          step: the number of earlier steps, for the running average.
+          tracked: how many batches, from the first, update the running statistics; default all.
+          reference: the reference batch, if the network has virtual batch norm.
 
         Returns:
           The player after the step, and the metrics.
@@ -126,7 +122,7 @@ class Player(struct.PyTreeNode):
         reference: jax.Array | None = None,
         then: Callable[[jax.Array], jax.Array] = lambda images: images,
     ) -> "Generated":
-        """Images `then(G(z))` in one forward pass, from which the weights can learn later."""
+        """The images `then(G(z))`, from whose gradient the weights can learn later."""
 
         def images_of(params: PyTree) -> tuple[jax.Array, PyTree]:
             (images,), (stats,) = self._run(params, (z,), key, reference)
@@ -144,7 +140,7 @@ class Player(struct.PyTreeNode):
     ) -> tuple[list[PyTree], list[PyTree]]:
         """The outputs for each batch in training mode, and the running statistics after each.
 
-        A network without batch statistics, in which no image sees another, runs once for all.
+        Without batch statistics images do not depend on each other, and the network runs once.
         """
 
         def run(x: jax.Array, key: jax.Array, stats: PyTree) -> tuple[PyTree, PyTree]:
@@ -174,9 +170,9 @@ class Player(struct.PyTreeNode):
     def update(self, grads: PyTree, stats: PyTree, step: jax.Array) -> "Player":
         """One optimiser step, and one step of the running average of weights and statistics.
 
-        After t steps the average is sum_i decay^(t-i) w_i / sum_i decay^(t-i) over the weights w_1
-        to w_t that steps left: bias-corrected as Adam's moments are, so that `decay` acts from the
-        first step on and the random initial weights have no part. `decay=0`: the weights.
+        After t steps the average is sum_i decay^(t-i) w_i / sum_i decay^(t-i), where w_i are the
+        weights after step i. It is bias-corrected like Adam's moments: `decay` acts from the first
+        step on, and the initial weights have no part. If `decay` is 0, it is the weights.
         """
         updates, opt = self.optimizer.update(grads, self.opt, self.params)
         params = optax.apply_updates(self.params, updates)
@@ -187,7 +183,7 @@ class Player(struct.PyTreeNode):
 
 
 class Generated(NamedTuple):
-    """Generated images that have kept the way back to the generator's weights."""
+    """Generated images, with the backward pass to the generator's weights."""
 
     images: jax.Array  # [B,S,S,1] in [-1,1]
     player: Player
@@ -205,14 +201,16 @@ class Generated(NamedTuple):
 
 @functools.cache
 def adam(lr: float, beta1: float, eps_root: float = 0.0) -> optax.GradientTransformation:
-    """optax.adam, one object for equal numbers, so that equal players are pytrees of one kind."""
+    """`optax.adam`, cached: equal players must have the same optimiser to be equal pytrees."""
     return optax.adam(lr, b1=beta1, eps_root=eps_root)
 
 
 def averaged(name: str, outputs: int | None = None) -> Callable[[Any, jax.Array], Any]:
-    """(state, x) -> what the averaged network of the player `name` returns for x.
+    """The function (state, x) -> output of the averaged network of the player `name`.
 
-    With `outputs`, only so many of a classifier's logits, and its features.
+    Args:
+      name: of the player.
+      outputs: how many of the logits to keep; None: all that the network returns.
     """
 
     def evaluate(state: Any, x: jax.Array) -> Any:  # noqa: ANN401
@@ -223,7 +221,7 @@ def averaged(name: str, outputs: int | None = None) -> Callable[[Any, jax.Array]
 
 
 def _optional(reference: jax.Array | None) -> dict[str, jax.Array]:
-    """Networks without virtual batch norm need not know of a reference batch."""
+    """Networks without virtual batch norm do not take the argument `reference`."""
     return {} if reference is None else {"reference": reference}
 
 

@@ -1,4 +1,4 @@
-"""The training loop. It reads as if there were one run on one device."""
+"""The training loop, written for one run on one device."""
 
 import copy
 import itertools
@@ -15,14 +15,14 @@ from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 
 Stop = Callable[[], bool]  # asked after every call of the compiled step
-Results = dict[Path, dict[str, Any]]  # what result.json says, by folder
+Results = dict[Path, dict[str, Any]]  # the content of result.json, by folder
 
 
 def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
     """Trains `run` from its last checkpoint to its last step, and tests the best state."""
     every = run.config.train
     state, step = run.begin()
-    events = [  # in this order, each every so many steps and at the end
+    events = [  # (interval in steps, function), in this order; also at the end
         (every.evaluate_every, run.evaluate),
         (every.sample_every, run.sample),
         (every.checkpoint_every, run.save),
@@ -53,9 +53,9 @@ def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
 
 
 def call_lengths(start: int, stop: int, several: int, every: Sequence[int]) -> Iterator[int]:
-    """How many steps each call runs: `several`, but 1 if more would pass a multiple of `every`.
+    """How many steps each call runs: `several`, or 1 if `several` would pass a multiple of `every`.
 
-    So nothing that happens every so many steps is missed, and two programs serve all lengths.
+    So no event is missed, and two compiled programs are enough.
     """
     while start < stop:
         free = min([stop - start, *(n - start % n for n in every)])
@@ -67,41 +67,40 @@ def call_lengths(start: int, stop: int, several: int, every: Sequence[int]) -> I
 def run(
     config: ml_collections.ConfigDict, workdir: str | Path, stop: Stop = lambda: False
 ) -> dict[str, Any]:
-    """Trains, validates, keeps the best, tests once; returns what `result.json` says.
+    """Trains, validates, and tests the best state once; returns the content of `result.json`.
 
-    The same call on the same folder goes on where it stopped, and the result is equal to that of an
-    uninterrupted run to the last bit; for a finished run it returns the result. The state with the
-    best validation AUROC is the one that is tested, at the threshold that validation chose. The
-    test images take no other part.
+    The state with the best validation AUROC is tested, at the threshold that maximises Youden's J
+    on validation images. The test images have no other use.
 
-    With more `train.steps` or `train.epochs`, and all else the same, a finished run goes on, and
-    its old result becomes `result.STEPS.json`: the steps are those of a longer run, but its old end
-    was one more time at which validation was scored, and may be the best.
+    The same call resumes an interrupted run, and the result equals that of an uninterrupted run to
+    the last bit. For a finished run it returns the result. If only `train.steps` or `train.epochs`
+    has grown, a finished run goes on, and its old result becomes `result.STEPS.json`. The steps
+    equal those of a longer run, but the old end remains a step at which the run was validated.
 
-    With `config.replicas` = R > 1, R runs with the seeds `train.seed`, `train.seed` + 1, ... train
-    as one program (`together`), each in a folder of its own, `workdir/seed_S`; returns
-    `{"runs": [their results]}`.
+    If `config.replicas` = R > 1, R runs with the seeds `train.seed`, `train.seed` + 1, ... train as
+    one program (`together`) in the folders `workdir/seed_S`; returns `{"runs": [their results]}`.
 
-    If several processes train one run (`processes.start`), every one calls this with the same
-    arguments, and `workdir` is a folder that all of them can read. All compute the same, evaluation
-    included; the first alone writes, but for the arrays of checkpoints.
+    If several processes train one run (`processes.start`), each calls this with the same arguments
+    and with a `workdir` that all can read. All compute the same, evaluation included. Process 0
+    writes all files except for the arrays of checkpoints.
 
     Args:
       config: as the files in configs/ make it.
       workdir: the run's folder.
-      stop: asked after every call of the compiled step; if it says so, all is saved.
+      stop: called after every call of the compiled step; if it returns True, the run saves and
+        stops.
 
     Raises:
-      UserError: bad input, another process that trains in `workdir`, or a loss that is not finite
-        (names step and term).
-      Stopped: after `stop`.
+      UserError: bad input, another process trains in `workdir`, or a loss is not finite (names the
+        step and the term).
+      Stopped: `stop` returned True.
     """
     if config.replicas < 1:
         raise UserError(f"replicas: {config.replicas}; must be 1 or more")
     if config.replicas == 1:
         return together([config], [Path(workdir)], stop)[0]
     seeds = range(config.train.seed, config.train.seed + config.replicas)
-    configs = [copy.deepcopy(config) for _ in seeds]  # with what follows the seed by reference
+    configs = [copy.deepcopy(config) for _ in seeds]  # keeps references to the seed
     for replica, seed in zip(configs, seeds, strict=True):
         replica.replicas, replica.train.seed = 1, seed
     return {"runs": together(configs, [Path(workdir) / f"seed_{seed}" for seed in seeds], stop)}
@@ -114,23 +113,24 @@ def together(
     about: Sequence[Mapping[str, Any]] | None = None,
     shard: bool = True,
 ) -> list[dict[str, Any]]:
-    """Trains runs that differ in seed or labels only, as replicas in one program; their results.
+    """Trains runs that differ only in seed or labels as one program; returns their results.
 
-    Each run gets an ordinary folder and can later be resumed on its own. Finished runs are not run
-    again; runs that were interrupted at different steps go on by themselves.
+    Each run gets an ordinary folder, and can be resumed without the other runs. Finished runs are
+    skipped. Runs that were interrupted at different steps train one after the other.
 
     Args:
-      configs: one for each run.
-      workdirs: one for each run.
+      configs: of each run.
+      workdirs: of each run.
       stop: as in `run`.
-      about: what else each run's `result.json` should say.
+      about: more entries for each run's `result.json`.
       shard: whether a single run divides its batches over all devices.
 
     Raises:
-      UserError, Stopped: as `run`; or two configs differ in more than `config.REPLICA_KEYS`.
+      UserError: as `run`; or two configs differ in other keys than `config.REPLICA_KEYS`.
+      Stopped: as `run`.
     """
     results: Results = {}
     with open_runs(configs, workdirs, about, shard) as runs:
-        for each in runs:
-            results |= train(each, stop)
+        for run in runs:
+            results |= train(run, stop)
     return results_of(workdirs, results)

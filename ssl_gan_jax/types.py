@@ -1,8 +1,8 @@
-"""The types that everything else is written in. Read this file first.
+"""The types of the package. Read this file first.
 
-A `Batch` goes into a `Method`'s `train_step` together with a `TrainState`; a `TrainState` holds
-one `Player` (player.py) for each network in the game. All are pytrees of arrays or plain
-functions: they can be jitted, sharded, stacked over seeds and checkpointed without further ado.
+A `Method`'s `train_step` takes a `TrainState` and a `Batch`. A `TrainState` holds a `Player`
+(player.py) for each network. All are pytrees of arrays or plain functions, so they can be jitted,
+sharded, stacked over seeds and checkpointed.
 """
 
 import zlib
@@ -23,7 +23,7 @@ __all__ = ["Array", "Batch", "Key", "Method", "Metrics", "Player", "PyTree", "Tr
 
 
 class Batch(struct.PyTreeNode):
-    """One step's images. B labelled and U unlabelled; U is 0 if a method uses none."""
+    """The images of a step: B labelled and U unlabelled. U is 0 if a method uses no unlabelled."""
 
     image: Array  # [B,H,W,1] float32 in [-1,1]
     label: Array  # [B] int32 in 0..K-1
@@ -31,7 +31,7 @@ class Batch(struct.PyTreeNode):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that training carries from step to step; arrays only."""
+    """All that training carries from step to step; arrays only."""
 
     step: Array  # [] int32
     rng: Key  # never changes; a step draws from fold_in(rng, step)
@@ -39,10 +39,7 @@ class TrainState(struct.PyTreeNode):
     reference: Mapping[str, Array]  # virtual batch norm's reference batch of each player; or {}
 
     def keys(self, *names: str) -> SimpleNamespace:
-        """A random key under each name, for one purpose each, that belongs to this step alone.
-
-        A key depends on its name and the step, not on the other names.
-        """
+        """Random keys of this step, one for each name; other names do not change a key."""
         key = jax.random.fold_in(self.rng, self.step)
         numbers = {name: zlib.crc32(name.encode()) for name in names}
         return SimpleNamespace(**{name: jax.random.fold_in(key, i) for name, i in numbers.items()})
@@ -53,7 +50,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class Method(NamedTuple):
-    """A training method. Every member is pure and jittable, and no member calls jit itself."""
+    """A training method. All members are pure and jittable, and do not call jit."""
 
     init: Callable[[Key, Batch], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -61,7 +58,7 @@ class Method(NamedTuple):
     """`[B,H,W,1]` images in [-1,1] -> logits [B,K] and features [B,F] of the averaged classifier;
     None: the method has no classifier (dcgan)."""
     generate: Callable[[TrainState, Array], Array] | None = None
-    """z [B,Z] -> images [B,H,W,1] in [-1,1] of the averaged generator; None: it has none
-    (supervised)."""
+    """z [B,Z] -> images [B,H,W,1] in [-1,1] of the averaged generator; None: the method has no
+    generator (supervised)."""
     draw_z: Callable[[Key, int], Array] | None = None
     """n latent vectors [n,Z] from the generator's prior."""

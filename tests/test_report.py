@@ -214,8 +214,8 @@ def test_directions_and_sizes_are_tables_of_their_own_and_scenarios_columns():
     assert first.where == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
     assert second.where == "b to a"
     (table,) = tables.score_tables(first, "test", ["accuracy"])
-    assert cells(table)["all"]["M Table 2: GAN, adapted"] == ".937"
-    assert "M Table 2 is on plco to openi" in table.notes[-1]
+    assert cells(table)["all"]["Madani et al. 2018, Table 2: GAN, adapted"] == ".937"
+    assert "Madani et al. 2018, Table 2 is on plco to openi" in table.notes[-1]
     assert tables.difference_table(first, "test").title.startswith("Difference to cnn")
 
 

@@ -128,7 +128,7 @@ def test_mixup_stays_nearer_to_the_first_of_a_pair_and_within_both():
 
 def test_triple_gans_discriminator_reads_the_label():
     logits, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 0])
-    assert triple_gan.at(logits, y).tolist() == [2.0, 3.0]
+    assert triple_gan.pair_logit(logits, y).tolist() == [2.0, 3.0]
 
 
 def test_triple_gans_generated_images_teach_the_classifier_after_the_ramp_alone():

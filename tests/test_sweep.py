@@ -101,7 +101,7 @@ def test_two_sweeps_that_differ_in_an_argument_share_no_column(argument):
 
 
 def test_a_split_that_follows_the_seed_does_so_in_replicas_and_in_sweeps(monkeypatch, tmp_path):
-    """As M Table 2's, which each seed draws anew; all others keep theirs."""
+    """As in Table 2 of Madani et al., which each seed draws anew; all others keep theirs."""
     monkeypatch.setattr(train, "together", lambda configs, *_: configs)
     for name, splits in (("domain", [3, 4]), ("plco", [0, 0])):
         path = ROOT / "configs" / f"{name}.py"

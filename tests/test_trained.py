@@ -199,7 +199,7 @@ def test_calibration_sees_no_test_image(finished, tmp_path):
 def test_g_could_copy_what_it_was_trained_on(unlabelled, labels, wanted):
     task = Dataset(None, labeled="few", unlabeled="all", val=None, test=None)
     config = {"train": {"unlabeled_batch_size": unlabelled}}
-    assert result_lib.learnt_from(task, config, labels) == wanted
+    assert result_lib.generator_rows(task, config, labels) == wanted
 
 
 def saved(folder, settings):
@@ -330,12 +330,12 @@ def test_the_way_between_two_z_keeps_their_length():
     a, b = jax.random.normal(jax.random.key(0), (2, 100))
     a, b = (10 * z / jnp.linalg.norm(z) for z in (a, b))
     np.testing.assert_allclose(
-        jnp.linalg.norm(sample_lib.between(a, b, 5, False), axis=1), 10, 1e-4
+        jnp.linalg.norm(sample_lib.interpolate(a, b, 5, False), axis=1), 10, 1e-4
     )
     for uniform in (False, True):
-        way = sample_lib.between(a, b, 5, uniform)
+        way = sample_lib.interpolate(a, b, 5, uniform)
         np.testing.assert_allclose(way[jnp.array([0, 4])], jnp.stack([a, b]), atol=1e-4)
-        np.testing.assert_allclose(sample_lib.between(a, a, 3, uniform)[1], a, atol=1e-3)
+        np.testing.assert_allclose(sample_lib.interpolate(a, a, 3, uniform)[1], a, atol=1e-3)
 
 
 def test_the_card_tells_what_the_result_says(finished):

@@ -1,4 +1,4 @@
-"""The arguments of the commands without --config, mostly on a finished run."""
+"""The arguments of the commands without --config, most of which take a finished run."""
 
 import argparse
 from collections.abc import Callable
@@ -12,34 +12,34 @@ from ssl_gan_jax.errors import UserError
 
 
 def output(text: str | Path, what: str, folder: bool = False) -> Path:
-    """The path of an output that the argument `what` names, see `paths.result_path`."""
+    """The path of an output, see `paths.output_path` and `paths.result_path`."""
     return paths.result_path(paths.output_path(text, what, folder), what)
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of the command `name`; --help shows `doc`."""
+    """The parser of the command `name`; --help prints `doc`."""
 
     def __init__(self, name: str, doc: str, workdir: bool = True):
         show = argparse.RawDescriptionHelpFormatter
         prog = f"python -m ssl_gan_jax.{name}"
         super().__init__(prog, description=doc, formatter_class=show, allow_abbrev=False)
-        self.add_argument("--json", action="store_true", help="print what came out as JSON")
+        self.add_argument("--json", action="store_true", help="print the result as JSON")
         if workdir:
             self.add_path("--workdir", "RUN", required=True, help="folder of a finished run")
 
     def add_path(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401
-        """Adds an argument that names a file or folder, see `paths.user_path`."""
+        """Adds an argument for a file or folder, see `paths.user_path`."""
         what = name if name.startswith("-") else metavar
         options["type"] = lambda text: paths.user_path(text, what)
         self.add_argument(name, metavar=metavar, **options)
 
     def add_output(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401
-        """Adds an argument that names an output, which is a folder if its metavar is DIR."""
+        """Adds an argument for an output: a folder if `metavar` is DIR, else a file."""
         options["type"] = lambda text: output(text, name, folder=metavar == "DIR")
         self.add_argument(name, metavar=metavar, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError, where argparse would print its usage and exit."""
+        """Raises UserError; argparse would print its usage and exit."""
         raise UserError(f"{message}; try --help")
 
 

@@ -1,17 +1,16 @@
-"""Looks at a data set before anything is trained on it.
+"""Checks a data set before training.
 
     python -m ssl_gan_jax.audit --config=configs/folder.py --config.data.dir=DIR --workdir=OUT
 
-Takes the flags of `ssl_gan_jax.main`. Says how the data were read and what was left out. Writes
-OUT/audit.json (counts; unreadable, constant and
-duplicate images; patients in two splits; sizes, bit depths, burned-in annotation), OUT/sheet.png
-(images as networks see them, a row or more for each split and class) and OUT/duplicates.png (pairs
-side by side). All name images by file, none by patient. Exit codes: 0 nothing leaks; 1 a patient,
-or exactly the same image, is in two splits; 2 bad input.
+Takes the flags of `ssl_gan_jax.main`. Prints how the data were read and what was left out. Writes
+OUT/audit.json (counts; unreadable, constant and duplicate images; patients in two splits; sizes,
+bit depths, burned-in annotation), OUT/sheet.png (images as the networks get them, one row or more
+for each split and class) and OUT/duplicates.png (pairs side by side). They contain file names, but
+no patients. Exit codes: 0 no leak; 1 a patient or an identical image is in two splits; 2 bad input.
 
-Exact duplicates are equal once prepared, whatever their files. Near ones are found by perceptual
-hash and confirmed by correlation: the same image coded, sized or brightened otherwise, but not
-cropped or shifted.
+Exact duplicates are equal after preparation, even if their files differ. Near duplicates have
+similar perceptual hashes and correlate: the same image with another coding, size or brightness, but
+not cropped or shifted.
 """
 
 from collections.abc import Sequence
@@ -42,13 +41,13 @@ def main(argv: Sequence[str]) -> int:
     report["understood"] = understood(found)
     report["warnings"] = list(found.understood.warnings)
     listing = records.list_source(data.name, data.dir or None, **dict(data.options))
-    if len(listing.files) == len(listing.rows):  # else the images are no files
+    if len(listing.files) == len(listing.rows):  # else the images are not files
         report |= headers(listing.files)
     write_json(out / "audit.json", report)
     chosen = sheet(found, split)
     black = (chosen < 0)[:, None, None, None]
     shown = np.where(black, -1, to_float(found.image[chosen]))
-    with private():  # it shows patients, as do the duplicates
+    with private():  # these pictures show patients
         write_png(out / "sheet.png", grid(shown, COLUMNS))
     if len(pairs):
         shown = to_float(found.image[pairs[:PAIRS].ravel()])

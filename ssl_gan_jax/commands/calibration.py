@@ -1,11 +1,11 @@
-"""Calibrates a finished run anew, as training does at its end.
+"""Calibrates a finished run again, as training does at its end.
 
     python -m ssl_gan_jax.calibration --workdir=RUN [--data_dir=DIR]
 
-From the validation images of its data set: `data.dir` of its config, unless --data_dir says where
-the data lies now. Writes into the run's folder. Exit codes: 0 done, 2 bad input.
+Uses the validation images of the run's data set, in `data.dir` of its config or in --data_dir.
+Writes into the run's folder. Exit codes: 0 done, 2 bad input.
 
-    calibration.json   temperature, operating points with intervals, and what they rest on
+    calibration.json   temperature, operating points with intervals, and counts of images
     calibration.npz    mean and main directions of the classifier's features, for `OodDetector`
 """
 
@@ -24,16 +24,16 @@ PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Writes both files, and says how far calibration was off."""
+    """Writes both files, and prints the calibration error before and after."""
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
     task = inference.dataset_of(run, args.data_dir)
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
     classify = jax.jit(run.method.classify)
-    made, _ = fit_calibration(classify, run.state, task)
-    calibration.save(run.workdir, made)
-    ending.print_result(args.json, temperature=made.temperature, **made.validation)
+    fitted, _ = fit_calibration(classify, run.state, task)
+    calibration.save(run.workdir, fitted)
+    ending.print_result(args.json, temperature=fitted.temperature, **fitted.validation)
 
 
 if __name__ == "__main__":

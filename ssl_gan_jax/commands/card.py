@@ -1,10 +1,10 @@
-"""Writes a run's model card: what it was trained on, how good it is, what it is not for.
+"""Writes a run's model card: its training data, scores, intended use and warnings.
 
     python -m ssl_gan_jax.card --workdir=RUN
 
 Writes MODEL_CARD.md and model_card.json into the run's folder, from its config.json, result.json
-and, where there is one, calibration.json; training does so at its end. It needs no data and no
-checkpoint. Exit codes: 0 done, 2 bad input.
+and, if there is one, calibration.json. Training does so at its end. The command needs no data and
+no checkpoint. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How a command ends: its result, its exit code, errors in one line, signals."""
+"""The end of a command: its result, exit code, one-line errors and signals."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from ssl_gan_jax.errors import UserError
 def run(call: Callable[[], int | None], verbosity: int = logging.WARNING) -> None:
     """Calls a command, which logs from `verbosity` on, and exits with its code.
 
-    What went wrong is on stderr, in one line. Bad input is 2, and so is a disk, a folder or a file
-    that cannot be read or written. Where the reader of the output is gone, as after `| head -1`,
-    the program ends as SIGPIPE ends others: without a word, with 141.
+    Errors are one line on stderr. The code is 2 for bad input, and for files, folders and disks
+    that cannot be read or written. If the reader of the output is gone, as after `| head -1`, the
+    code is 141 without a message, as after SIGPIPE.
     """
     logging.set_verbosity(verbosity)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)
-    # Of what other libraries log, Orbax above all, only warnings are for the user.
+    # Other libraries, such as Orbax, may log warnings, but no information.
     handler.addFilter(lambda record: record.levelname != "INFO" or "ssl_gan_jax" in record.pathname)
     code, cause = 0, ""
     try:
@@ -32,7 +32,7 @@ def run(call: Callable[[], int | None], verbosity: int = logging.WARNING) -> Non
             code = call() or 0
         except SystemExit as end:
             code = end.code or 0
-        if sys.stdout:  # None where a shell closed it
+        if sys.stdout:  # None if a shell closed it
             sys.stdout.flush()
     except UserError as error:
         code, cause = 2, str(error)
@@ -48,7 +48,7 @@ def run(call: Callable[[], int | None], verbosity: int = logging.WARNING) -> Non
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except OSError:  # else the interpreter, which tries again, would complain and exit with 120
+        except OSError:  # else the interpreter flushes again, complains and exits with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if cause:
         processes.fail(cause, code)
@@ -56,24 +56,24 @@ def run(call: Callable[[], int | None], verbosity: int = logging.WARNING) -> Non
 
 
 def print_result(as_json: bool, **result: Any) -> None:  # noqa: ANN401
-    """Prints what a command did on stdout: a line for each, or all as one line of JSON."""
+    """Prints a command's result on stdout: a line for each entry, or one line of JSON."""
     lines = [f"{key}: {value}" for key, value in result.items()]
     print(json.dumps(result) if as_json else "\n".join(lines), flush=True)
 
 
 def on_signal() -> Callable[[], bool]:
-    """From now on, whether SIGTERM or SIGINT has come; a second one ends the process at once.
+    """Handles SIGTERM and SIGINT; returns a function that says whether one has come.
 
-    On several processes, whether it has come to any of them, at the same call on all.
+    A second signal ends the process at once. For several processes see `processes.stop_together`.
     """
     if not processes.is_single_process():
         return processes.stop_together()
-    came = []
+    received = []
 
     def handler(number: int, _: object) -> None:
-        came.append(number)
+        received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
-    return lambda: bool(came)
+    return lambda: bool(received)

@@ -1,4 +1,4 @@
-"""The flags of the commands on an experiment, which is a config file: main, sweep, audit."""
+"""The flags of the commands that take a config file: main, sweep, audit."""
 
 import os
 import sys
@@ -19,12 +19,12 @@ CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "FILE or FILE:key=value,...",
-    # A source's options are in no config until they are given; `parse` refuses other keys.
+    # A config has no options of a source until they are given; `parse` refuses other keys.
     accept_new_attributes=True,
     lock_config=False,
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if need be.")
-JSON = flags.DEFINE_bool("json", False, "Prints what came out as JSON on stdout; the log: stderr.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or runs; made if missing.")
+JSON = flags.DEFINE_bool("json", False, "Print the result as JSON on stdout; the log is on stderr.")
 DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     processes.MODE,
@@ -33,9 +33,9 @@ DISTRIBUTED = flags.DEFINE_string(
 
 
 def check(argv: Sequence[str]) -> None:
-    """Raises UserError where --config or --workdir is missing or unfit, or something is no flag.
+    """Raises UserError if --config or --workdir is missing or bad, or an argument is no flag.
 
-    Expands `~` in --workdir, which shells leave as it is after a `=`.
+    Expands `~` in --workdir, because shells do not after a `=`.
     """
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is not a flag; options begin with --")
@@ -51,10 +51,10 @@ def check(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser, with one-line errors; `argv` has --config=FILE first.
+    """Parses flags with absl, with one-line errors; --config=FILE must be the first argument.
 
     Raises:
-      UserError: an unknown flag or key, a value of the wrong type, a config file that is not there.
+      UserError: an unknown flag or key, a value of the wrong type, or no such config file.
     """
     config = flags.FLAGS["config"]
     try:
@@ -71,7 +71,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         raise UserError(message) from error
     except (AttributeError, KeyError) as error:
         raise UserError(str(error)) from error
-    except BrokenPipeError:  # --help, whose reader is gone
+    except BrokenPipeError:  # the reader of --help is gone
         raise
     except OSError as error:
         raise UserError(f"{argv[1]}: there is no such file, or it cannot be read") from error
@@ -85,9 +85,9 @@ def _check_keys(config: flags.Flag, argv: Sequence[str]) -> None:
 
 
 def config_first(args: Sequence[str]) -> list[str]:
-    """The arguments with --config=FILE before all others: its keys cannot be overridden earlier.
+    """Puts --config=FILE before the other arguments, which may override its keys.
 
-    --config FILE becomes --config=FILE, and `~` in it the user's home.
+    --config FILE becomes --config=FILE, and `~` in it becomes the user's home.
     """
     args = list(args)
     for i, text in enumerate(args[:-1]):
@@ -101,7 +101,7 @@ def config_first(args: Sequence[str]) -> list[str]:
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Calls `main` with what stands beside its flags, which is checked there, and exits."""
+    """Calls `main` with the arguments that are no flags, and exits."""
     use_huge_pages()
     sys.argv[1:] = config_first(sys.argv[1:])
     ending.run(lambda: app.run(main, flags_parser=parse), logging.INFO)

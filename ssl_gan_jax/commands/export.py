@@ -4,11 +4,11 @@
     python -m ssl_gan_jax.export --workdir=RUN --format=stablehlo   RUN/export/model.stablehlo
     python -m ssl_gan_jax.export --workdir=RUN --format=savedmodel --out=DIR     DIR/saved_model/
 
-All take images float32 [B,S,S,1] in [-1,1], B any, and give `predict`'s probabilities [B,K] and ood
-scores [B] (NaN where the run has no calibration). preprocessing.json beside them says how an image
-becomes that input, and what the outputs mean. stablehlo is read by `jax.export.deserialize` on CPU,
-GPU and TPU, savedmodel by TensorFlow 2.16 or newer, onnx (pip install 'ssl_gan_jax[export]') by
-onnxruntime and others. Exit codes: 0 done, 2 bad input.
+All take images float32 [B,S,S,1] in [-1,1], for any B, and return `predict`'s probabilities [B,K]
+and ood scores [B] (NaN if the run has no calibration). preprocessing.json in the same folder says
+how to make that input from an image, and what the outputs mean. `jax.export.deserialize` reads
+stablehlo on CPU, GPU and TPU; TensorFlow 2.16 or newer reads savedmodel; onnxruntime and others
+read onnx (pip install 'ssl_gan_jax[export]'). Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
@@ -35,8 +35,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
     """Images [B,S,S,1] in [-1,1] -> probabilities [B,K] and ood scores [B], in plain operations.
 
-    Traced here for one image, and mapped over the batch: B then may be symbolic, and converters
-    see neither Flax modules nor the form of the convolution that is for CPUs alone.
+    It is traced for one image and mapped over the batch. So B may be symbolic, and converters see
+    neither Flax modules nor the convolution for CPUs.
     """
     inference.require(run, "classifier")
     size = run.config["data"]["size"]
@@ -52,7 +52,7 @@ def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
 
 
 def preprocessing(run: FinishedRun) -> dict[str, Any]:
-    """What somebody must know to feed the exported model and to read its outputs; JSON-ready."""
+    """How to make the model's input, and what its outputs mean; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
     equalize, aspect = data["equalize"], data["aspect"]
     return {
@@ -79,7 +79,7 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
                 "known": run.calibration.ood_detector is not None,
             },
         },
-        "temperature": run.calibration.temperature,  # is in the model already
+        "temperature": run.calibration.temperature,  # included in the model
         "threshold": run.calibration.threshold() if len(run.classes) == 2 else None,
         "operating_points": {
             n: p["threshold"] for n, p in run.calibration.operating_points.items()
@@ -93,7 +93,7 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
 
 
 def stablehlo(run: FinishedRun, out: Path) -> Path:
-    """Writes model.stablehlo for PLATFORMS, weights and all, in `jax.export`'s container."""
+    """Writes model.stablehlo for PLATFORMS, with the weights, in `jax.export`'s format."""
     size = run.config["data"]["size"]
     (batch,) = jax.export.symbolic_shape("b")
     image = jax.ShapeDtypeStruct((batch, size, size, 1), jnp.float32)
@@ -104,7 +104,7 @@ def stablehlo(run: FinishedRun, out: Path) -> Path:
 
 
 def savedmodel(run: FinishedRun, out: Path) -> Path:
-    """Writes the folder saved_model, whose signature `serving_default` has the names above."""
+    """Writes the folder saved_model, with the signature `serving_default`."""
     from jax.experimental import jax2tf
 
     from ssl_gan_jax.data import tf_import
@@ -138,7 +138,7 @@ def onnx(run: FinishedRun, out: Path) -> Path:
         import jax2onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install 'ssl_gan_jax[export]'") from None
-    for name in ("jax2onnx", "onnx_ir"):  # warn of plug-ins not used, and of what they skip
+    for name in ("jax2onnx", "onnx_ir"):  # they warn of unused plug-ins
         logging.getLogger(name).setLevel(logging.ERROR)
     size = run.config["data"]["size"]
     model = jax2onnx.to_onnx(

@@ -1,4 +1,4 @@
-"""Settings of JAX and of the C library, which a program makes before its first computation."""
+"""Settings of JAX and of the C library, to be made before the first computation."""
 
 import contextlib
 import os
@@ -11,15 +11,16 @@ from ssl_gan_jax.errors import UserError
 
 
 def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
-    """Settings of JAX that a program must make before its first computation.
+    """Prepares JAX. Must be called before its first computation.
 
-    Joins the other processes of the run, where `mode`, --distributed, says that there are some.
-    Compiled programs are kept for the next start, in the user's own cache unless
-    JAX_COMPILATION_CACHE_DIR says where. On a CPU each replica gets a device of its own, which
-    shares the cores with the others; JAX ignores this where there is an accelerator.
+    Compiled programs are cached in JAX_COMPILATION_CACHE_DIR, by default in the user's cache.
+
+    Args:
+      replicas: on a CPU, the number of virtual devices; JAX ignores it if there is an accelerator.
+      mode: --distributed, see `processes.start`.
 
     Raises:
-      UserError: JAX finds no device, such as one that JAX_PLATFORMS names.
+      UserError: JAX finds no device, such as that of JAX_PLATFORMS.
     """
     processes.start(mode)
 
@@ -30,7 +31,7 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     if not jax.config.jax_compilation_cache_dir:
         try:
             jax.config.update("jax_compilation_cache_dir", str(cache_folder("jax")))
-        except UserError as error:  # a command on a finished run needs no cache
+        except UserError as error:  # commands on a finished run need no cache
             logging.info("%s; compiled programs are not kept", error)
     if replicas > 1:
         jax.config.update("jax_num_cpu_devices", replicas)
@@ -45,12 +46,12 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
 
 
 def use_huge_pages() -> None:
-    """Starts this program anew with glibc's huge pages on, which a process cannot do for itself.
+    """Restarts this program with glibc's huge pages, which a running process cannot switch on.
 
-    XLA takes its working memory from the system anew at each call. In pages of 4 kB that took up
-    to a quarter of a step's time on a CPU. Whoever sets GLIBC_TUNABLES has decided otherwise.
+    XLA allocates its working memory at each call. In pages of 4 kB that took up to a quarter of a
+    step's time on a CPU. A program with GLIBC_TUNABLES is not restarted.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # other C libraries ignore it
-        with contextlib.suppress(OSError):  # then without them
+        with contextlib.suppress(OSError):  # then without huge pages
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,17 +1,17 @@
-"""Trains and tests one model.
+r"""Trains and tests one model.
 
     python -m ssl_gan_jax.main --config=configs/phantom.py --workdir=runs/phantom
-    python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \\
+    python -m ssl_gan_jax.main --config=configs/chex.py:method=three_n_gan,images=200,seed=0 \
         --config.data.dir=DIR --workdir=runs/chex
     python -m ssl_gan_jax.main --config=configs/chex.py --workdir=runs/chex --show_config
 
---config=FILE:key=value,... chooses an experiment (each file in configs/ says what its arguments
-are); --config.KEY=VALUE overrides any key of it, such as --config.method.tau=0.8 or
---config.train.steps=500; --show_config prints all of them, and where each value comes from. A
-config file is a Python program: run only those that you trust. The same command again goes on
-where it stopped, and with more --config.train.steps beyond its end (result.STEPS.json then keeps
-what came out there); SIGTERM and Ctrl-C save first. --json prints result.json, a line a run. Exit
-codes: 0 done or saved on SIGTERM, 2 bad input.
+--config=FILE:key=value,... chooses an experiment (each file in configs/ documents its arguments).
+--config.KEY=VALUE overrides a key, such as --config.method.tau=0.8 or --config.train.steps=500.
+--show_config prints all keys, and where each value comes from. A config file is a Python program:
+run only files that you trust. SIGTERM and Ctrl-C save and stop. The same command resumes a stopped
+run; with more --config.train.steps it continues a finished run, whose result becomes
+result.STEPS.json. --json prints result.json, a line a run. Exit codes: 0 done or saved on SIGTERM,
+2 bad input.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _SHOW = flags.DEFINE_bool("show_config", False, "Only print the config, and wher
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what the flags say; the exit code."""
+    """Trains, and returns the exit code."""
     experiment.check(argv)
     origins = origins_of_config()
     if _SHOW.value:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
     logging.info("%s; all else by default", ", ".join(chosen))
-    from ssl_gan_jax import train  # here, so that --help and errors in flags are quick
+    from ssl_gan_jax import train  # here, so that --help and errors in flags are fast
 
     jax_setup.prepare_jax(CONFIG.value.replicas, DISTRIBUTED.value)
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
             )
             logging.info("seed %d, test, %d images: %s", run["seed"], run["test"]["n"], line)
     if processes.is_first():
-        from ssl_gan_jax import report  # here: its figures' library takes its time to load
+        from ssl_gan_jax import report  # here: matplotlib is slow to import
 
         report.write([Path(WORKDIR.value)], Path(WORKDIR.value))
         for run in runs if JSON.value else ():

@@ -12,15 +12,15 @@ from ssl_gan_jax.commands.experiment import CONFIG
 
 
 def origins_of_config() -> dict[str, tuple[Any, str]]:
-    """Each key of --config: its value, and where that comes from.
+    """The value of each key of --config, and where it comes from.
 
-    That is: the package ("default"), the config file ("file"), an argument after the file's name
-    ("argument"), or a --config.KEY=VALUE ("flag"). Where epochs count, train.steps is None.
+    The origin is the package ("default"), the config file ("file"), an argument after the file's
+    name ("argument"), or --config.KEY=VALUE ("flag"). If train.epochs is set, train.steps is None.
     """
     flag, config = flags.FLAGS["config"], config_lib.flat(CONFIG.value)
     path = config_flags.get_config_filename(flag).partition(":")[0]
     file = {}
-    with contextlib.suppress(TypeError):  # a get_config that needs its argument
+    with contextlib.suppress(TypeError):  # `get_config` needs an argument
         file = config_lib.flat(runpy.run_path(path)["get_config"]())
     defaults = config_lib.defaults_of(config)
 

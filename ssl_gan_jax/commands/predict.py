@@ -1,17 +1,17 @@
-"""Says what a trained run sees in images.
+"""Predicts the classes of images with a trained run.
 
     python -m ssl_gan_jax.predict --workdir=RUN IMAGE_OR_FOLDER... --out=predictions.csv
     python -m ssl_gan_jax.predict --workdir=RUN @list.txt --operating_point=sensitivity=.95
     python -m ssl_gan_jax.predict --workdir=RUN images --explain=overlays --json | jq .decision
 
-Takes files, folders with all images below them (as training finds them), and @FILE, a list with a
-path a line. Writes one row an image: path, p_<class> (with the run's temperature), decision (at the
-threshold that validation chose, or at another --operating_point), ood_score and ood: "yes" where
-the image is unlike the run's own (score above 1), and its prediction means nothing; both are empty
-where the run has no calibration. --json prints the same as JSON lines.
+Takes files, folders (all images below them, as in training), and @FILE, a list with a path a line.
+Writes a row for each image: path, p_<class> (with the run's temperature), decision (at the
+threshold of --operating_point, by default Youden's), ood_score and ood. ood is "yes" if the score
+is above 1: the image is unlike the run's images, and its prediction means nothing. Both are empty
+if the run has no calibration. --json prints the rows as JSON lines.
 
-What cannot be read is named on stderr and skipped. Not for clinical use. Exit codes: 0 done, 1 done
-but for the files named, 2 bad input.
+Files that cannot be read are listed on stderr and skipped. Not for clinical use. Exit codes: 0
+done, 1 some files skipped, 2 bad input.
 """
 
 import argparse
@@ -40,10 +40,10 @@ CHUNK = 256  # images in memory at a time
 
 
 def find(arguments: Sequence[str]) -> list[str]:
-    """The files that the arguments name, each once, in their order, folders sorted.
+    """The files that the arguments name, in their order, without repeats; folders are sorted.
 
     Raises:
-      UserError: a list cannot be read, or there is no file at all.
+      UserError: a list cannot be read, or there is no file.
     """
     found: list[str] = []
     for text in arguments:
@@ -65,10 +65,14 @@ def find(arguments: Sequence[str]) -> list[str]:
 def read(
     names: Sequence[str], data: Mapping[str, Any], skipped: list[tuple[str, str]]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Prepared images, CHUNK at a time: their paths, and uint8 [n,S,S,1].
+    """Yields the paths of up to CHUNK images, and the prepared images, uint8 [n,S,S,1].
 
-    Decodes on all cores, as the run's config `data` says. What cannot be read goes to `skipped` as
-    (path, reason).
+    Decodes on all cores. Appends (path, reason) to `skipped` for each file that cannot be read.
+
+    Args:
+      names: paths of the files.
+      data: of the run's config.
+      skipped: is extended.
     """
 
     def prepared(path: str) -> np.ndarray | UnreadableImage:
@@ -91,8 +95,8 @@ def read(
 def rows(
     run: FinishedRun, paths: Sequence[str], answer: Prediction, threshold: float
 ) -> list[dict]:
-    """One JSON-ready row an image, as the columns of the CSV file."""
-    called = metrics.decide(answer.probability, threshold)
+    """A JSON-ready row for each image, with the columns of the CSV file."""
+    decisions = metrics.decide(answer.probability, threshold)
     return [
         {
             "path": path,
@@ -102,19 +106,19 @@ def rows(
             "ood": None if np.isnan(ood) else "yes" if ood > 1 else "no",
         }
         for path, probability, decision, ood in zip(
-            paths, answer.probability.tolist(), called, answer.ood, strict=True
+            paths, answer.probability.tolist(), decisions, answer.ood, strict=True
         )
     ]
 
 
 def _overlay_name(i: int, path: str) -> str:
-    """`00012_STEM.png`, the stem cut where the whole would be too long for a file's name."""
+    """`00012_STEM.png`; the stem is cut to 200 bytes."""
     stem = Path(path).stem.encode()[:200].decode(errors="ignore")
     return f"{i:05d}_{stem}.png"
 
 
 def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
-    """Writes rows whole or not at all, cells that a spreadsheet takes for a formula escaped."""
+    """Writes rows atomically; escapes cells that a spreadsheet would take for a formula."""
     with atomic_write(path, newline="") as file:
         out = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         out.writeheader()
@@ -125,11 +129,7 @@ def write_csv(path: str | Path, table: Sequence[dict[str, Any]]) -> None:
 
 
 def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence[str]) -> None:
-    """Refuses to write over what is read, or what this command has not written itself.
-
-    Raises:
-      UserError: `out` is an image, or a file of another kind; `overlays` is a folder of images.
-    """
+    """Raises UserError if an output would overwrite an input or another kind of file."""
     if out:
         paths.result_path(out, "--out", images_read)
         if out.is_file() and out.stat().st_size:
@@ -143,13 +143,13 @@ def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence
 
 
 def _image(text: str) -> str:
-    """An IMAGE with its `~` expanded, also in @~/list.txt."""
+    """Expands the `~` of an IMAGE, also in @~/list.txt."""
     mark = "@" * text.startswith("@~")
     return mark + os.path.expanduser(text.removeprefix(mark))
 
 
 def _kinds(files: Sequence[str]) -> str:
-    """How many files have which suffix, as "3 .png, 1 without suffix"."""
+    """Counts files by suffix, as "3 .png, 1 without suffix"."""
     count = collections.Counter(Path(file).suffix.lower() or "without suffix" for file in files)
     return ", ".join(f"{n} {suffix}" for suffix, n in count.most_common())
 
@@ -159,11 +159,11 @@ PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="fil
 PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
-PARSER.add_output("--explain", "DIR", help="overlays of the evidence, as PNG files")
+PARSER.add_output("--explain", "DIR", help="folder for overlays of the evidence, as PNG files")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Predicts; 1 where a file was skipped."""
+    """Predicts; returns 1 if a file was skipped."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -197,16 +197,16 @@ def main(args: argparse.Namespace) -> int:
                         write_png(args.explain / _overlay_name(i, table[i]["path"]), picture)
             bar.update(task, completed=len(table) + len(skipped))
     if out and table:
-        write_csv(out, table)  # before anything is printed: the reader may be gone
+        write_csv(out, table)  # first, because printing fails if the reader is gone
     for path, reason in skipped:
         print(f"skipped {path}: {reason}", file=sys.stderr)
     if not table:
         raise UserError(f"none of the {len(files)} images can be read")
     if args.json:
         print("\n".join(json.dumps(row) for row in table))
-    odd = sum(row["ood"] == "yes" for row in table)
+    ood = sum(row["ood"] == "yes" for row in table)
     print(
-        f"{len(table)} images predicted, {odd} out of distribution, {len(skipped)} skipped",
+        f"{len(table)} images predicted, {ood} out of distribution, {len(skipped)} skipped",
         file=sys.stderr,
     )
     return int(bool(skipped))

@@ -1,11 +1,11 @@
-"""How good are G's images, and are they copies? Distances to real images.
+"""Measures how far generated images are from real images.
 
     python -m ssl_gan_jax.quality --features=REFERENCE RUN [RUN ...]
 
-writes `quality.json` into each RUN: the Fréchet distance of G's samples to validation images in the
-features of REFERENCE, a run whose classifier was trained on all labels of the same data at the
-same size. This is the CXR-feature distance, not FID, whose features are of photographs: compare it
-under one REFERENCE only. `report` shows it. Exit codes: 0 done, 2 bad input.
+Writes quality.json into each RUN: the Fréchet distance of generated images to validation images in
+the features of REFERENCE, a run whose classifier was trained on all labels of the same data at the
+same size. This is the CXR-feature distance, not FID, whose features are of photographs. Distances
+of different REFERENCEs cannot be compared. `report` shows them. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
@@ -21,19 +21,17 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.generated import frechet
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import FinishedRun, dataset_of, open_run, require
-from ssl_gan_jax.training.result import learnt_from
+from ssl_gan_jax.training.result import generator_rows
 
-SAMPLES = 1000  # a run: more narrow the distance's bias, which is the same for all runs
+SAMPLES = 1000  # of each run; the distance depends on their number
 
 
 def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
-    """The CXR-feature distances of the run in `workdir`, by the classifier of `reference`.
-
-    All are to the validation images, from which no G learnt (of one class, if G learnt one only).
+    """The distances to validation images of the run in `workdir`, in features of `reference`.
 
     Returns:
-      `feature_distance` of the samples, and `feature_distance_of_training` of the images that G
-      learnt from: what a G that copies would get.
+      `feature_distance` of the samples, and `feature_distance_of_training` of the images that G was
+      trained on, which is the distance of a G that copies them.
 
     Raises:
       UserError: no finished run, no generator, fewer than two images to compare with, images of
@@ -44,8 +42,8 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     if run.config["data"]["size"] != reference.config["data"]["size"]:
         raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
     task = dataset_of(run)
-    learnt = learnt_from(task, run.config, bool(run.method.classify))
-    if min(len(learnt), len(task.val)) < 2:
+    train = generator_rows(task, run.config, bool(run.method.classify))
+    if min(len(train), len(task.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
     z = run.method.draw_z(jax.random.key(1), SAMPLES)
     fake = jax.jit(run.method.generate)(run.state, z)
@@ -63,17 +61,19 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     validation = real(task.val)
     return {
         "feature_distance": frechet(features(np.asarray(fake)), validation),
-        "feature_distance_of_training": frechet(real(learnt), validation),
+        "feature_distance_of_training": frechet(real(train), validation),
     }
 
 
 PARSER = arguments.Parser("quality", __doc__, workdir=False)
 PARSER.add_path("runs", "RUN", nargs="+", help="folder of a finished run")
-PARSER.add_path("--features", "REFERENCE", required=True, help="of whose classifier")
+PARSER.add_path(
+    "--features", "REFERENCE", required=True, help="run whose classifier gives the features"
+)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measures each run that `args` names."""
+    """Writes quality.json of each run."""
     reference = open_run(args.features)
     for workdir in args.runs:
         scores = {**measure(workdir, reference), "reference": reference.workdir.name}

@@ -1,17 +1,17 @@
-"""Trains every cell of an experiment, such as all the runs behind a paper's table.
+r"""Trains all cells of an experiment, such as the runs of a paper's table.
 
     python -m ssl_gan_jax.sweep --config=configs/chex.py --config.data.dir=DIR --workdir=runs/chex
     python -m ssl_gan_jax.sweep --config=configs/chex.py --workdir=runs/chex --only='seed=0|1'
-    python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \\
+    python -m ssl_gan_jax.sweep --config=configs/chex.py:size=32 --sweep=controls --dry_run \
         --workdir=runs/controls
 
 A config file's `sweep(add)` calls `add(KEY=VALUE, ...)` for each cell; --sweep names another such
 function of the file. Keys are arguments of the config's `get_config`, or, with a dot, keys of the
 config: `add(method="three_n_gan", **{"method.lambda_": 0.0})`. Arguments after the file's name and
---config.KEY=VALUE hold for all cells. Each cell is a run in a folder of its own in --workdir.
+--config.KEY=VALUE apply to all cells. Each cell is a run in its own folder in --workdir.
 
-The same command again goes on where it stopped, and skips what is finished. Cells that fail are
-named at the end. Exit codes: 0 all done, or saved on SIGTERM; 1 some cells failed; 2 bad input.
+The same command resumes stopped cells and skips finished cells. Cells that fail are listed at the
+end. Exit codes: 0 all done, or saved on SIGTERM; 1 some cells failed; 2 bad input.
 """
 
 import collections
@@ -39,53 +39,51 @@ flags.adopt_module_key_flags(experiment)
 _SWEEP = flags.DEFINE_string("sweep", "sweep", "Function of the config file that adds the cells.")
 _ONLY = flags.DEFINE_string("only", "", "key=value|value,...: the cells with these values.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "i/n: the i-th of n parts, for n machines.")
-_TOGETHER = flags.DEFINE_integer("together", 1, "Cells that train as one program, where they can.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what there is to do.")
+_TOGETHER = flags.DEFINE_integer("together", 1, "Cells that train as one program, if they can.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the cells and their states.")
 
 
 class Cell(NamedTuple):
     """One run of a sweep."""
 
-    values: Mapping[str, Any]  # what sets it apart from the others
+    values: Mapping[str, Any]  # arguments of `add`
     config: ml_collections.ConfigDict
     place: Mapping[str, Any] = {}  # its cell in a report's tables
 
     @property
     def name(self) -> str:
-        """Its folder: `method=ssl_gan,labels=10,seed=0`."""
+        """The name of its folder: `method=ssl_gan,labels=10,seed=0`."""
         return ",".join(f"{key}={value}" for key, value in self.values.items())
 
 
 def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sweep") -> list[Cell]:
-    """The cells that `function` of the config `file` adds, each with its config.
+    """The cells that `function` of the config `file` adds.
 
     Args:
       file: path of a config file, which is run.
       arg: `key=value,...`, arguments of its `get_config` for all cells.
       overrides: keys of the config, with dots, for all cells.
-      function: its name.
+      function: a name, such as "sweep".
 
     Raises:
-      UserError: no such file, function or key; two cells of the same values; or replicas.
+      UserError: no such file, function or key; two cells with the same values; or replicas.
     """
     try:
         module = runpy.run_path(file)
     except OSError as error:
         raise UserError(f"--config={file}: there is no such file, or it cannot be read") from error
     if not callable(module.get(function)):
-        known = [name for name in module if callable(module[name]) and not name.startswith("_")]
-        raise UserError(f"{file} has no function {function!r}; it has {', '.join(known)}")
+        names = [name for name in module if callable(module[name]) and not name.startswith("_")]
+        raise UserError(f"{file} has no function {function!r}; it has {', '.join(names)}")
     found: dict[str, Cell] = {}
 
     def place(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The cell: beside where it stands, what differs from the file's own config there."""
-        arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(",")))
-        stands = {
-            k: v for k, v in (arguments | dict(values)).items() if k in CELL_KEYS and "." not in k
-        }
-        default = module["get_config"](_argument("", stands))
+        """The arguments that name the cell, and what differs from the file's config for them."""
+        arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(","))) | values
+        named = {k: v for k, v in arguments.items() if k in CELL_KEYS and "." not in k}
+        default = module["get_config"](_argument("", named))
         default.data.size, default.train.seed = config.data.size, config.train.seed
-        return stands | cell_of(flat(config), flat(default))
+        return named | cell_of(flat(config), flat(default))
 
     def add(**values: Any) -> None:  # noqa: ANN401
         config = module["get_config"](_argument(arg, values))
@@ -109,7 +107,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
 
 
 def select(all_cells: Sequence[Cell], only: str) -> list[Cell]:
-    """The cells with all the values of `only`, `key=value|other,...`. UserError for none."""
+    """The cells with the values of `only`, `key=value|other,...`. UserError if there are none."""
     chosen = list(all_cells)
     for part in filter(None, only.split(",")):
         key, _, wanted = part.partition("=")
@@ -123,13 +121,13 @@ def select(all_cells: Sequence[Cell], only: str) -> list[Cell]:
     return chosen
 
 
-def groups(some: Sequence[Cell], together: int) -> list[list[Cell]]:
-    """Cells in groups of up to `together` that can train as one program, the same kinds in a row.
+def groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
+    """Groups of up to `together` cells that can train as one program.
 
-    So that one program serves many cells in a row, too.
+    Groups with the same program are neighbours, so that it is compiled once.
     """
     kinds = collections.defaultdict(list)
-    for cell in some:
+    for cell in cells:
         kind = {key: value for key, value in flat(cell.config).items() if key not in REPLICA_KEYS}
         kinds[repr(sorted(kind.items()))].append(cell)
     return [
@@ -143,7 +141,7 @@ def run_all(
 ) -> Iterator[tuple[Cell, str]]:
     """Trains group after group; yields each cell that failed, with the reason.
 
-    The cells of a group that fails are tried one by one, so that each fails for itself alone.
+    If a group fails, its cells are trained one by one.
     """
     start, total, done = time.monotonic(), sum(map(len, todo)), 0
     queue = collections.deque(todo)
@@ -154,9 +152,9 @@ def run_all(
             train_cells(group)
         except Stopped:
             raise
-        except Exception as error:  # whatever ails this cell, the others shall be trained
+        except Exception as error:  # of any kind: the other cells must be trained
             if not processes.is_single_process():
-                raise  # the other processes may be in the midst of this cell: all start again
+                raise  # the other processes may still train this cell: all must restart
             if len(group) > 1:
                 logging.warning("%s; its cells go on one by one", error)
                 queue.extendleft([cell] for cell in reversed(group))
@@ -173,7 +171,7 @@ def run_all(
 
 
 def provenance() -> dict[str, str]:
-    """Which code on which machine: `commit` and `machine`, for a result that is to be believed."""
+    """The `commit` of the code and the `machine`, for the result."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -189,7 +187,7 @@ def provenance() -> dict[str, str]:
 
 
 def _argument(arg: str, values: Mapping[str, Any]) -> str:
-    """What `get_config` is given: `arg`, and those of a cell's values that are its arguments."""
+    """The argument of `get_config`: `arg`, and the values of a cell whose keys have no dot."""
     return ",".join(filter(None, [arg, *(f"{k}={v}" for k, v in values.items() if "." not in k)]))
 
 
@@ -213,7 +211,7 @@ def _state(workdir: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what the flags say; the exit code."""
+    """Trains the cells, and returns the exit code."""
     experiment.check(argv)
     flag, workdir = flags.FLAGS["config"], Path(experiment.WORKDIR.value)
     file, _, arg = config_flags.get_config_filename(flag).partition(":")
@@ -242,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
         config = f"{file}:{_argument(arg, cell.values)}"
         command = [f"--config={config}", *keys, *common]
         if cell.config.data.dir:
-            command.append("--config.data.dir=DIR")  # where the images lie is the user's affair
+            command.append("--config.data.dir=DIR")  # the folder differs between machines
         return {
             "experiment": Path(file).stem,
             "cell": cell.place,
@@ -252,9 +250,9 @@ def main(argv: Sequence[str]) -> int:
 
     def train_cells(group: list[Cell]) -> None:
         folders = [workdir / cell.name for cell in group]
-        # Several cells that train together get a virtual device each, on which one alone stays.
-        configs, divide = [cell.config for cell in group], _TOGETHER.value == 1
-        train.together(configs, folders, stop, list(map(about, group)), divide)
+        # With --together each cell has a virtual device, also a cell that trains without others.
+        configs, shard = [cell.config for cell in group], _TOGETHER.value == 1
+        train.together(configs, folders, stop, list(map(about, group)), shard)
 
     try:
         failed = list(run_all(todo, train_cells))

@@ -1,1 +1,1 @@
-"""What a classifier and a generator are worth: scores, calibration, explanations, copies."""
+"""Evaluation of classifiers and generators: scores, calibration, explanations, copies."""

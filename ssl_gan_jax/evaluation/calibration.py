@@ -1,15 +1,15 @@
-"""What validation images say of a classifier: temperature, operating points, OOD detector.
+"""Calibration on validation images: temperature, operating points, OOD detector.
 
-Test images take no part. All functions but `save` and `load` are pure, in NumPy.
+Test images are not used. All functions but `save` and `load` are pure, in NumPy.
 
-Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood, with Platt's (1999)
-smoothed targets, so that few or perfectly separated images do not drive T to zero. With two
-classes it moves no image across the threshold: thresholds move along.
+Temperature (Guo et al. 2017): softmax(logits / T), T by maximum likelihood. The targets are
+smoothed (Platt 1999), so that few or perfectly separated images do not drive T to zero. For two
+classes the thresholds are tempered too, so decisions stay as they were.
 
-OOD score: the Mahalanobis distance of an image's features (the classifier's, before its last
-layer) from those of training images, whose covariance is a few main directions and one variance
-for all others (probabilistic PCA, Tipping & Bishop 1999). Its unit is the distance that 1 % of
-validation and held-out training images exceed: above 1 an image is out of distribution.
+OOD score: the Mahalanobis distance between an image's features (the input of the classifier's last
+layer) and those of training images. The covariance has a few main directions and one variance for
+all other directions (probabilistic PCA, Tipping & Bishop 1999). 1 % of the validation and held-out
+training images have a score above 1; an image with a score above 1 is out of distribution.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import atomic_write, write_json
 
 DIRECTIONS = 16  # main directions of the features
-QUANTILE = 0.99  # of in-distribution images that are not flagged
+QUANTILE = 0.99  # share of in-distribution images that are not flagged
 POINTS = (
     *("youden", "balanced"),
     *("sensitivity=0.8", "sensitivity=0.9", "sensitivity=0.95", "sensitivity=0.99"),
@@ -36,23 +36,23 @@ REPAIR = "make it again with python -m ssl_gan_jax.calibration"
 
 
 class OodDetector(NamedTuple):
-    """`score` of features f [F] is scale |f - mean|^2 - |directions (f - mean)|^2."""
+    """The score of features f [F] is scale |f - mean|^2 - |directions (f - mean)|^2."""
 
     mean: np.ndarray  # [F] float32
     directions: np.ndarray  # [R,F] float32
     scale: np.ndarray  # [] float32
 
     def score(self, features: Any) -> Any:  # noqa: ANN401
-        """Features [N,F] -> [N], NumPy's or JAX's; above 1 is out of distribution."""
-        away = features - self.mean
-        return self.scale * (away**2).sum(-1) - ((away @ self.directions.T) ** 2).sum(-1)
+        """Features [N,F] -> [N], in NumPy or JAX; above 1 is out of distribution."""
+        centred = features - self.mean
+        return self.scale * (centred**2).sum(-1) - ((centred @ self.directions.T) ** 2).sum(-1)
 
 
 class Calibration(NamedTuple):
-    """What `predict` needs to know beside the weights."""
+    """What `predict` needs in addition to the weights."""
 
     temperature: float
-    operating_points: Mapping[str, Mapping[str, Any]]  # {} with other than two classes
+    operating_points: Mapping[str, Mapping[str, Any]]  # {} unless there are two classes
     ood_detector: OodDetector | None
     validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
 
@@ -60,10 +60,10 @@ class Calibration(NamedTuple):
         """The threshold of an operating point, such as "sensitivity=.95"; "balanced" is .5.
 
         Raises:
-          UserError: it is none of those that the run has stored.
+          UserError: the run has no such operating point.
         """
         kind, _, target = point.partition("=")
-        with contextlib.suppress(ValueError):  # not a number: no such point either
+        with contextlib.suppress(ValueError):  # not a number: `check_choice` refuses it
             point = f"{kind}={float(target):g}" if target else kind
         if point == "balanced" or (point == "youden" and not self.operating_points):
             return 0.5
@@ -71,10 +71,10 @@ class Calibration(NamedTuple):
         return self.operating_points[point]["threshold"]
 
     def as_json(self) -> dict[str, Any]:
-        """What calibration.json and the card say: of the detector, only whether there is one."""
+        """The content of calibration.json; of the OOD detector, only whether there is one."""
         content = self._asdict()
         return {k: v for k, v in content.items() if k != "ood_detector"} | {
-            "familiar": self.ood_detector is not None  # its name in files since version 0.1
+            "familiar": self.ood_detector is not None  # the detector's key since version 0.1
         }
 
 
@@ -84,7 +84,7 @@ def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    """The T between 1/20 and 20 that makes `logits` [N,K] most likely given `label` [N]."""
+    """The T between 1/20 and 20 that makes `label` [N] most likely given `logits` [N,K]."""
     from scipy.optimize import minimize_scalar  # here: loading it would delay the first step
 
     n, k = logits.shape
@@ -100,10 +100,10 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
     """The threshold of an operating point on `probs` [N,2] and `label` [N].
 
-    "sensitivity=X": the highest at which at least X of the positives are called positive;
-    "specificity=X": the lowest at which at least X of the negatives are called negative;
-    "youden": `metrics.choose_threshold`. All lie midway between two neighbouring scores, but
-    "balanced", which is .5: labels are drawn evenly over the classes, so that it needs no images.
+    "sensitivity=X": the highest at which at least X of the positives are called positive.
+    "specificity=X": the lowest at which at least X of the negatives are called negative.
+    "youden": `metrics.choose_threshold`. These three lie midway between two neighbouring scores.
+    "balanced": .5, which needs no images, because labels are drawn evenly over the classes.
     """
     if point == "balanced":
         return 0.5
@@ -112,13 +112,13 @@ def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
     kind, _, target = point.partition("=")
     score = probs[:, 1]
     edges = np.concatenate([[0.0], np.unique(score), [1.0]])
-    own = np.sort(score[label == (kind == "sensitivity")])
-    enough = int(np.ceil(float(target) * len(own) - 1e-9))
+    of_class = np.sort(score[label == (kind == "sensitivity")])
+    enough = int(np.ceil(float(target) * len(of_class) - 1e-9))
     if kind == "sensitivity":
-        high = own[len(own) - enough]  # may be called positive, and what lies below may not
+        high = of_class[len(of_class) - enough]  # the lowest score that is called positive
         low = edges[np.searchsorted(edges, high) - 1]
     else:
-        low = own[enough - 1]
+        low = of_class[enough - 1]  # the highest score that is called negative
         high = edges[np.searchsorted(edges, low, side="right")] if low < 1 else np.nextafter(1, 2)
     middle = (low + high) / 2
     return float(middle if middle > low else high)
@@ -127,16 +127,16 @@ def choose_threshold(probs: np.ndarray, label: np.ndarray, point: str) -> float:
 def operating_points(
     logits: np.ndarray, label: np.ndarray, patient: np.ndarray, temperature: float
 ) -> dict[str, dict[str, Any]]:
-    """Each of POINTS with its threshold on tempered probabilities, and what it gives here.
+    """The threshold of each of POINTS on tempered probabilities, and its scores.
 
-    `logits` [N,2], `label` [N], `patient` [N]. Sensitivity and specificity are those of the very
-    images that chose the threshold, with a 95 % interval from a bootstrap over patients.
+    `logits` [N,2], `label` [N], `patient` [N]. The same images choose the threshold and give
+    sensitivity and specificity, each with a 95 % interval from a bootstrap over patients.
     """
     probs, points = tempered(logits, 1.0), {}
     for name in POINTS:
         raw = choose_threshold(probs, label, name)
         report = metrics.report(probs, label, patient, raw)
-        points[name] = {  # a threshold above 1, which calls no image positive, stays there
+        points[name] = {  # a threshold above 1 calls no image positive, and stays above 1
             "threshold": float(expit(logit(raw) / temperature) if raw < 1 else raw),
             "sensitivity": report["sensitivity"],
             "specificity": report["specificity"],
@@ -145,7 +145,7 @@ def operating_points(
 
 
 def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
-    """Fits features [N,F] of training images; [M,F] of others set the limit. N > 1, M > 0."""
+    """Fits `features` [N,F], N > 1; QUANTILE of the `others` [M,F], M > 0, get a score below 1."""
     from sklearn.decomposition import PCA  # here: loading it would delay the first step
 
     features = np.asarray(features, np.float64)
@@ -153,7 +153,7 @@ def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
     r = max(0, min(DIRECTIONS, n - 2, f - 1))
     pca = PCA(r, svd_solver="full").fit(features)
     variance = np.maximum(pca.singular_values_**2 / n, 1e-12)
-    # Over all f - r other directions: pca.noise_variance_ leaves out those that n < f images lack.
+    # The mean over all f - r other directions; pca.noise_variance_ is over at most n - 1 - r.
     rest = max((features.var(0).sum() - variance.sum()) / (f - r), 1e-12)
     # The precision is I / rest - directions^T directions.
     directions = pca.components_ * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
@@ -166,10 +166,10 @@ def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
 def fit(
     logits: np.ndarray, label: np.ndarray, patient: np.ndarray, ood_detector: OodDetector | None
 ) -> Calibration:
-    """By validation images: `logits` [N,K], `label` [N], `patient` [N]; N > 0."""
-    temperature = fit_temperature(logits, label)
-    two = logits.shape[1] == 2
-    points = operating_points(logits, label, patient, temperature) if two else {}
+    """The calibration of validation images: `logits` [N,K], `label` [N], `patient` [N]; N > 0."""
+    temperature, points = fit_temperature(logits, label), {}
+    if logits.shape[1] == 2:
+        points = operating_points(logits, label, patient, temperature)
     validation = {
         "n": len(label),
         "patients": len(np.unique(patient)),
@@ -180,7 +180,7 @@ def fit(
 
 
 def save(workdir: str | Path, calibration: Calibration) -> None:
-    """Writes both files, each atomically. Raises UserError where they cannot be written."""
+    """Writes calibration.json and .npz, each atomically. UserError if they cannot be written."""
     if calibration.ood_detector:
         with atomic_write(Path(workdir) / "calibration.npz", "wb") as file:
             np.savez(file, **calibration.ood_detector._asdict())
@@ -188,7 +188,7 @@ def save(workdir: str | Path, calibration: Calibration) -> None:
 
 
 def load(workdir: str | Path, threshold: float | None = None) -> Calibration:
-    """The calibration of a run; without one, temperature 1 and the run's own `threshold`.
+    """The calibration of a run; if it has none, temperature 1 and `threshold`.
 
     Raises:
       UserError: a file is damaged.
@@ -204,5 +204,5 @@ def load(workdir: str | Path, threshold: float | None = None) -> Calibration:
             with np.load(path, allow_pickle=False) as parts:
                 ood_detector = OodDetector(*(parts[name] for name in OodDetector._fields))
         return Calibration(**content, ood_detector=ood_detector)
-    except Exception as error:  # zip, header, JSON or key: what a damaged file raises varies
+    except Exception as error:  # a damaged zip, header, JSON or key: the exceptions vary
         raise UserError(f"{path} is missing or damaged ({error!r}); {REPAIR}") from None

@@ -1,14 +1,14 @@
-"""Where in an image the classifier sees its evidence: HiResCAM on our networks.
+"""Explanations of a classifier's decisions: HiResCAM heat maps.
 
     heat = relu(sum_channels A * d(evidence)/dA)         A: the 8x8 map of the last but one stage
 
 Grad-CAM (Selvaraju et al. 2017) averages the gradient over the map first, which suits networks
-that end in average pooling. Ours end in one linear layer over positions, where that average mixes
-up places; HiResCAM (Draelos & Carin 2020) leaves it out. How often either points at the phantom's
-heart is in configs/results/trust.jsonl: a map is a hint, not a proof.
+that end in average pooling. These networks end in a linear layer over positions, so the average
+would mix positions; HiResCAM (Draelos & Carin 2020) does not average. A map is a hint, not a proof:
+configs/results/trust.jsonl has how often both methods point at the phantom's heart.
 
-Evidence: the log odds of the second class where there are two (the positive one), else of the
-class that is called.
+The evidence is the log odds of the positive class, which is the second of two; with more classes,
+of the predicted class.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ from ssl_gan_jax.types import Array, Method, TrainState
 
 
 def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
-    """[B,S,S,1] in [-1,1] -> evidence [B,8,8], 0 or more; pure. UserError as `gradients`."""
+    """Images [B,S,S,1] in [-1,1] -> heat [B,8,8], 0 or more; pure. UserError as `gradients`."""
     gradient, maps = gradients(method, state, images)
     return jax.nn.relu((gradient * maps).sum(-1))
 
 
 def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
-    """[B,S,S,1] in [-1,1] -> d(evidence)/dA and A, both [B,8,8,C].
+    """Images [B,S,S,1] in [-1,1] -> d(evidence)/dA and A, both [B,8,8,C].
 
-    Virtual batch norm's reference images go before the others through the network, and are cut.
+    Virtual batch norm puts its reference images before `images`; the results leave them out.
 
     Raises:
       UserError: the network has no convolution with an 8x8 map.
@@ -45,7 +45,7 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
         raise UserError("--explain needs a network of convolutions; this run's has none")
 
     def evidence(perturbation: Array) -> Array:
-        """Summed log odds of the classes of interest, with `perturbation` added to A."""
+        """The summed log odds of the classes of interest if `perturbation` is added to A."""
         variables = {**classifier.ema, "perturbations": {"map": perturbation}}
         players = {**state.players, name: classifier.replace(ema=variables)}
         logits, _ = method.classify(state.replace(players=players), images)
@@ -73,7 +73,7 @@ def enlarge(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, side: int = 256) -> np.ndarray:
-    """uint8 [side,side,3]: `image` [S,S,1] uint8 under `heat` [h,w] in red, scaled to itself."""
+    """uint8 [side,side,3]: `image` [S,S,1] uint8 under `heat` [h,w] in red; its maximum is .6."""
     alpha = 0.6 * enlarge(heat / max(heat.max(), 1e-12), side)[..., None]
     gray = enlarge(image[..., 0], side)[..., None]
     pixels = (1 - alpha) * gray + alpha * np.array([255, 40, 0])

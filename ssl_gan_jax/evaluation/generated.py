@@ -1,4 +1,4 @@
-"""How good are generated images, and are they copies? Distances to real images."""
+"""Distances between generated and real images: are they good, and are they copies?"""
 
 import itertools
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from scipy import fft
 
 from ssl_gan_jax.data.scale import to_levels
 
-COMPARED = 500  # validation images that samples are compared with: more change little
-SIDE = 16  # of the small images that choose whom to compare pixel by pixel
-CHOSEN = 8  # training images that each image is compared with pixel by pixel
-BLOCK = 64  # images that are compared at once: bounds the memory
+COMPARED = 500  # validation images that samples are compared with; more change little
+SIDE = 16  # pixels a side of the small images that choose the candidates
+CANDIDATES = 8  # training images that each image is compared with pixel by pixel
+BLOCK = 64  # images that are compared at once; bounds the memory
 
 
 def moves(method: Mapping[str, Any]) -> dict[str, Any]:
-    """`shift` and `flip` of `nearest`: what the settings of a method do to the images of training.
+    """The `shift` and `flip` of `nearest`: those of the training images under these settings.
 
-    A G that copies may have learnt its copies from images that were moved as far.
+    A generator that copies may copy images as training has shifted and mirrored them.
     """
     shift = max(method.get("shift", 0), method.get("shift_fake", 0))
     return {"shift": shift, "flip": method.get("flip", False)}
@@ -27,13 +27,13 @@ def moves(method: Mapping[str, Any]) -> dict[str, Any]:
 def nearest(
     images: np.ndarray, among: np.ndarray, shift: int = 0, flip: bool = False
 ) -> np.ndarray:
-    """Distance of each of `images` [N,H,W,1] to the nearest of `among` [M,H,W,1]; [N] float64.
+    """The distance of each of `images` [N,H,W,1] to the nearest of `among` [M,H,W,1]; [N] float64.
 
-    The root mean square over the pixels that both have, in the units of the pixels: the least over
-    all shifts of up to `shift` pixels each way and, with `flip`, over both mirror images. So copies
-    that were moved thus give 0, and those that were moved further, turned, scaled or made brighter
-    do not. Of a large `among` all pixels are compared with the CHOSEN alone whose small versions,
-    moved likewise, are nearest.
+    The distance is the root mean square over the pixels that both images have, in the units of the
+    pixels. It is the minimum over all shifts of up to `shift` pixels each way and, with `flip`,
+    over both mirror images. So a copy that was shifted or mirrored thus has distance 0; a copy that
+    was shifted further, rotated, scaled or brightened has not. Only CANDIDATES of `among` are
+    compared pixel by pixel: those whose small versions are nearest under the same shifts.
     """
     shift = min(shift, min(images.shape[1:3]) // 2)
     small = np.concatenate(
@@ -58,42 +58,42 @@ def memorisation(
     shift: int = 0,
     flip: bool = False,
 ) -> dict | None:
-    """How near samples lie to training images, beside how near real, unseen images do.
+    """Compares the samples' distances to training images with those of validation images.
 
     Args:
       samples: [N,H,W,1] float32 in [-1,1], of G.
-      train: [M,H,W,1] uint8, the images that G learnt from.
-      validation: [V,H,W,1] uint8, images that it did not; COMPARED of them serve.
-      shift: how far training moves images, in pixels, see `moves` and `nearest`.
-      flip: whether it mirrors them.
+      train: [M,H,W,1] uint8, the images that G was trained on.
+      validation: [V,H,W,1] uint8; COMPARED of them are used.
+      shift: how far training shifts images, in pixels, see `moves` and `nearest`.
+      flip: whether training mirrors images.
 
     Returns:
       Median distances to the nearest training image, in gray levels of 255: `nearest_train` of the
-      samples, `nearest_train_of_validation`; and `copies`, the share of samples nearer than all
-      but 1 % of the validation images are (about .01 where G has learnt the distribution, 1 where
-      it copies). None without validation images.
+      samples, `nearest_train_of_validation`; and `copies`, the share of samples that are nearer
+      than the nearest 1 % of the validation images (about .01 if G draws from the distribution, 1
+      if it copies). None without validation images.
     """
     if not len(validation):
         return None
-    of_samples = nearest(to_levels(np.asarray(samples)), train, shift, flip)
-    of_validation = nearest(unseen(validation), train, shift, flip)
+    sample_distance = nearest(to_levels(np.asarray(samples)), train, shift, flip)
+    validation_distance = nearest(evenly_spaced(validation), train, shift, flip)
     return {
-        "nearest_train": float(np.median(of_samples)),
-        "nearest_train_of_validation": float(np.median(of_validation)),
-        "copies": float(np.mean(of_samples < np.percentile(of_validation, 1))),
+        "nearest_train": float(np.median(sample_distance)),
+        "nearest_train_of_validation": float(np.median(validation_distance)),
+        "copies": float(np.mean(sample_distance < np.percentile(validation_distance, 1))),
     }
 
 
-def unseen(validation: np.ndarray) -> np.ndarray:
-    """COMPARED of the validation images [V,...], spread evenly over them; or all."""
+def evenly_spaced(validation: np.ndarray) -> np.ndarray:
+    """COMPARED of the validation images [V,...], evenly spaced; all if there are fewer."""
     step = max(1, len(validation) / COMPARED)
     return validation[np.arange(0, len(validation), step).astype(int)]
 
 
 def _candidates(images: np.ndarray, small: np.ndarray, shift: int) -> np.ndarray:
-    """The rows [N,C] of `small` [M,P] that may be nearest to `images` [N,H,W]: CHOSEN, or all.
+    """The rows [N,C] of `small` [M,P] nearest to the small `images` [N,H,W]; C <= CANDIDATES.
 
-    By mean squares between small versions, at every half of a small pixel of shift.
+    The distance is the mean square; shifts are tried in steps of half a small pixel.
     """
     step = max(1, -(-min(images.shape[1:]) // SIDE) // 2)
     reach = np.arange(-(shift // step), shift // step + 1) * step
@@ -103,18 +103,17 @@ def _candidates(images: np.ndarray, small: np.ndarray, shift: int) -> np.ndarray
         (to_y, from_y), (to_x, from_x) = _overlap(down), _overlap(right)
         moved[:, to_y, to_x] = images[:, from_y, from_x]
         x = _small(moved)
-        whole = np.isfinite(x[0])  # without the small pixels that lack some
+        whole = np.isfinite(x[0])  # the small pixels of which the shift left no part empty
         x, weight = np.where(whole, x, 0), whole.astype(np.float32) / max(1, whole.sum())
         gap = (x * x) @ weight[:, None] - 2 * (x * weight) @ small.T + weight @ squares.T
         np.minimum(least, gap, out=least)
-    return np.argsort(least, axis=1, kind="stable")[:, :CHOSEN]
+    return np.argsort(least, axis=1, kind="stable")[:, :CANDIDATES]
 
 
 def _aligned(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
-    """Distance of each of `a` [N,H,W] to its own of `b` [N,H,W], at the best of all shifts; [N].
+    """The distance [N] of each of `a` [N,H,W] to the same row of `b` [N,H,W] at the best shift.
 
-    What is summed over the overlap at every shift is a correlation, which a Fourier transform
-    gives for all of them at once.
+    Sums of products over the overlap are a correlation: one Fourier transform gives all shifts.
     """
     shape = [fft.next_fast_len(side + shift, real=True) for side in a.shape[1:]]
     reach = np.arange(-shift, shift + 1)
@@ -130,13 +129,13 @@ def _aligned(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _overlap(move: int) -> tuple[slice, slice]:
-    """Where pixels come to lie that are moved, and where from, along an axis."""
+    """The slices of an axis that pixels are moved to, and from."""
     to = slice(max(0, move), min(0, move) or None)
     return to, slice(max(0, -move), min(0, -move) or None)
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-    """[N,H,W] -> [N,P] float32: means over squares, SIDE or fewer to a side."""
+    """[N,H,W] -> [N,P] float32: means over squares, at most SIDE squares a side."""
     n, h, w = images.shape
     f = -(-min(h, w) // SIDE)
     cut = images[:, : h // f * f, : w // f * f].reshape(n, h // f, f, w // f, f)
@@ -144,19 +143,17 @@ def _small(images: np.ndarray) -> np.ndarray:
 
 
 def _centred(images: np.ndarray) -> np.ndarray:
-    """Gray levels around 0, where squares lose the fewest digits."""
+    """Gray levels around 0, so that squares lose few digits."""
     return np.asarray(images, np.float64) - 127.5
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Fréchet distance of the Gaussians fitted to features a [N,F] and b [M,F].
+    """Fréchet distance (Heusel et al. 2017) of Gaussians fitted to features a [N,F] and b [M,F].
 
-        |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)
-
-    Source: Heusel et al. 2017, with features of one's own.
+    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)
     """
     s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # The root's trace is the sum of the roots of the product's eigenvalues, which are >= 0.
+    # The trace of (S_a S_b)^1/2 is the sum of the roots of S_a S_b's eigenvalues, which are >= 0.
     roots = np.sqrt(np.maximum(np.linalg.eigvals(s_a @ s_b).real, 0))
     gap = a.mean(axis=0) - b.mean(axis=0)
     return float(gap @ gap + np.trace(s_a) + np.trace(s_b) - 2 * roots.sum())

@@ -1,4 +1,4 @@
-"""What a result says of the parts of the data, and of groups of the test images."""
+"""Counts of each split of the data, and scores of groups of the test images."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.evaluation import metrics
 
-SMALLEST = 10  # images of a group that is reported: of fewer the scores say nothing
+SMALLEST = 10  # images of a group; scores of fewer images mean little
 
 
 def splits(task: Dataset) -> dict[str, dict[str, Any]]:
-    """Images, patients and images a class of each part of `task`, by site where there are several.
+    """Images, patients, images a class and (if there are several) images a site of each split.
 
-    JSON-ready; for `result.json`. `patients` is None where none were given. Labels of training
-    images that a run may not see are not counted.
+    JSON-ready; for `result.json`. `patients` is None if the data name no patients. Classes of the
+    unlabelled training images are not counted.
     """
     records, found = task.records, {}
     parts = {
@@ -41,9 +41,10 @@ def splits(task: Dataset) -> dict[str, dict[str, Any]]:
 def by_group(
     probs: np.ndarray, records: Records, rows: np.ndarray, threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """`metrics.report` of subgroups of the images `rows` [N], as "sex F"; `probs` is [N,K].
+    """`metrics.report` of groups of the images `rows` [N], such as "sex F"; `probs` is [N,K].
 
-    By site and whatever else the source's table says (sex, age, view); groups of SMALLEST or more.
+    Groups are those of SMALLEST images or more, by site and by the source's other columns (sex,
+    age, view).
     """
     reports = {}
     for kind, values in {"site": records.site, **records.groups}.items():

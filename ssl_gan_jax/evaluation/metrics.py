@@ -1,24 +1,24 @@
-"""How good a classifier is, and how sure we are of it. NumPy only.
+"""Metrics of a classifier and their confidence intervals, in NumPy.
 
-Every metric has one definition here, over weighted images: all weights one give the value, and a
-patient-clustered bootstrap's integer weights give its interval. The tests hold each definition
-against scikit-learn's.
+Each metric has one definition, over weighted images. Equal weights give its value; the integer
+weights of a bootstrap over patients give its interval. The tests compare each definition with
+scikit-learn's.
 
-Conventions. Two classes: index 1 is the positive one, and an image is called positive where
+Two classes: index 1 is the positive class, and an image is called positive if
 `probs[:, 1] >= threshold`. More classes: the decision is the argmax, AUROC and AUPRC are macro
-averages of one class against the rest, and threshold, sensitivity and specificity are None. AUROC
-and AUPRC rank images by `log_odds`, since probabilities near 1 round to 1 and tie. Balanced
-accuracy is the mean recall of the classes that the images have. The expected calibration error bins
-the largest probability, whatever the threshold, into 15 bins of equal width, closed on the right,
-and compares it with how often the argmax is correct.
+averages of each class against the rest, and threshold, sensitivity and specificity are None.
 
-None means undefined, as AUROC is where the images are all of one class (or, with K > 2, where one
-is absent). A bootstrap's replicate that lacks a class of the images leaves AUROC, AUPRC and
-balanced accuracy undefined.
+AUROC and AUPRC rank images by `log_odds`, because probabilities near 1 round to 1 and tie. Balanced
+accuracy is the mean recall of the classes that the images have. The expected calibration error puts
+the largest probability into 15 bins of equal width, closed on the right, and compares the bin's
+mean with the share of images whose argmax is correct; it does not depend on the threshold.
+
+None means undefined. AUROC, AUPRC and balanced accuracy are undefined for a bootstrap replicate
+without images of a class that the data have; AUROC and AUPRC also if the data lack a class.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,17 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "auprc", "sensitivity", "specificity", "ece")
-# What `report` adds with two classes: the same metrics where an image is called positive from .5
-# on. Labels are drawn evenly over the classes, so this threshold needs no validation images.
+# What `report` adds for two classes: the same metrics at threshold .5, which needs no validation
+# images, because labels are drawn evenly over the classes.
 AT_HALF = {f"{name}_at_half": name for name in ("accuracy", "sensitivity", "specificity")}
 ECE_BINS = 15
-_CHUNK = 2**20  # weights that the bootstrap holds at a time: 8 MB
+_CHUNK = 2**20  # weights that the bootstrap holds in memory: 8 MB
 
 
 def logits_of(
     predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Logits `[N,K]` float64 of `images` `[N,H,W,1]` uint8.
-
-    `predict_fn` takes `[batch_size,H,W,1]` float32 in [-1,1] and gives logits `[batch_size,K]`; see
-    `batched`. Raises UserError where the logits are not finite.
-    """
+    """Logits `[N,K]` of `images`, as `batched` gives them. UserError if they are not finite."""
     (joined,) = batched(lambda x: (predict_fn(x),), images, batch_size)
     if bad := np.count_nonzero(~np.isfinite(joined).all(axis=1)):
         raise UserError(
@@ -57,10 +53,10 @@ def logits_of(
 def batched(
     function: Callable[[np.ndarray], Sequence[Any]], images: np.ndarray, batch_size: int
 ) -> list[np.ndarray]:
-    """Each output of `function`, float64 [N,...], over uint8 `images` [N,H,W,1].
+    """Each output of `function`, float64 [N,...], for uint8 `images` [N,H,W,1].
 
     `function` takes `[batch_size,H,W,1]` float32 in [-1,1]. The last batch is padded to that size,
-    so that a jitted function compiles once, and the padding's answers are dropped.
+    so that a jitted function compiles once; the outputs for the padding are dropped.
     """
     parts = []
     for start in range(0, max(len(images), 1), batch_size):  # no images: one batch, for its shapes
@@ -75,8 +71,8 @@ def batched(
 def log_odds(probs: np.ndarray, logits: np.ndarray | None = None) -> np.ndarray:
     """`[N,K]`: the log-odds of each class against the others, which rank images without ties.
 
-    Of `logits` `[N,K]`, of any scale, where they are given, else of `probs` `[N,K]`, which hold
-    them up to 745 on either side: the small probability is kept where the large one rounds to 1.
+    They come from `logits` `[N,K]` of any scale if given, else from `probs` `[N,K]`. Probabilities
+    keep log-odds from -745 to 745: the small one stays exact if the large one rounds to 1.
     """
     if logits is None:
         logits = np.log(np.maximum(probs, np.nextafter(0, 1)))
@@ -93,24 +89,24 @@ def scores(
 ) -> dict[str, Any]:
     """n, threshold and the seven METRICS of `probs` `[N,K]` against `label` `[N]` in 0..K-1.
 
-    All are fractions in [0,1]; None where undefined. `logits` rank the images, see `log_odds`.
+    All are fractions in [0,1]; None if undefined. `logits` rank the images, see `log_odds`.
     Raises ValueError for labels out of range or probabilities that are not finite.
     """
     probs, label = _checked(probs, label)
-    values = _weighted(probs, label, threshold, np.ones((1, len(label))), logits)
+    values = _weighted_metrics(probs, label, threshold, np.ones((1, len(label))), logits)
     return {
         "n": len(label),
         "threshold": float(threshold) if probs.shape[1] == 2 else None,
-        **{name: _number(value[0]) for name, value in values.items()},
+        **{name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()},
     }
 
 
 def choose_threshold(probs: np.ndarray, label: np.ndarray) -> float:
     """The threshold that maximises Youden's J = sensitivity + specificity - 1.
 
-    To be given the validation images only, `probs` `[N,2]` and `label` `[N]`. It lies midway
-    between two neighbouring scores; of equally good ones it is the nearest to 0.5. It is 0.5 where
-    there are no images, or images of one class only.
+    `probs` `[N,2]` and `label` `[N]` must be those of validation images. The threshold lies midway
+    between two neighbouring scores; of equally good thresholds it is the nearest to 0.5. It is 0.5
+    if the images do not have both classes.
     """
     probs, label = _checked(probs, label)
     if probs.shape[1] != 2:
@@ -119,18 +115,16 @@ def choose_threshold(probs: np.ndarray, label: np.ndarray) -> float:
     negatives = len(label) - positives
     if positives == 0 or negatives == 0:
         return 0.5
-    scores, where = np.unique(probs[:, 1], return_inverse=True)
+    scores, rank = np.unique(probs[:, 1], return_inverse=True)
     edges = np.concatenate([[0.0], scores, [1.0]])
     middle = (edges[:-1] + edges[1:]) / 2
-    # Between two adjacent floats the midpoint rounds to one of them: keep it above the lower.
+    # The midpoint of two adjacent floats rounds to one of them: keep it above the lower.
     middle = np.where(middle > edges[:-1], middle, edges[1:])
-    # Images below candidate i are those of the scores before i. Whole numbers, so ties are exact.
-    below = np.array(
-        [
-            np.concatenate([[0], np.cumsum(np.bincount(where[label == c], minlength=len(scores)))])
-            for c in (0, 1)
-        ]
-    )
+    # How many images of each class lie below each candidate: integers, so ties are exact.
+    below = [
+        np.append(0, np.cumsum(np.bincount(rank[label == c], minlength=len(scores))))
+        for c in (0, 1)
+    ]
     youden = below[0] * positives - below[1] * negatives
     best = middle[youden == youden.max()]
     return float(best[np.argmin(np.abs(best - 0.5))])
@@ -146,31 +140,42 @@ def bootstrap_intervals(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float | None, float | None]]:
-    """95 % percentile intervals of the METRICS, by resampling patients with all their images.
+    """95 % percentile intervals of METRICS, from resampling patients with all their images.
 
-    `patient` `[N]` holds an id for each image. A replicate in which a metric is undefined is left
-    out of that metric's interval; (None, None) where none is left, or with fewer than two patients.
+    `patient` `[N]` holds an id for each image. An interval leaves out the replicates in which its
+    metric is undefined; it is (None, None) if none is left, or for fewer than two patients.
     """
     probs, label = _checked(probs, label)
+    if len(patient) != len(label):
+        raise ValueError(f"{len(patient)} patient ids for {len(label)} images")
+    parts = [
+        _weighted_metrics(probs, label, threshold, weight, logits)
+        for weight in _bootstrap_weights(patient, replicates, seed)
+    ]
+    return {name: _interval([part[name] for part in parts]) for name in METRICS}
+
+
+def _bootstrap_weights(
+    patient: np.ndarray | Sequence, replicates: int, seed: int
+) -> Iterator[np.ndarray]:
+    """How often each replicate holds each image, `[R,N]`, in chunks of replicates.
+
+    A replicate draws as many patients as there are, with replacement. An image is in it as often as
+    its patient. Yields nothing for fewer than two patients.
+    """
     ids, owner = np.unique(np.asarray(patient), return_inverse=True)
-    if len(owner) != len(label):
-        raise ValueError(f"{len(owner)} patient ids for {len(label)} images")
-    if len(ids) < 2:
-        return dict.fromkeys(METRICS, (None, None))
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(label))
-    parts = []
-    for start in range(0, replicates, rows):
-        drawn = rng.integers(len(ids), size=(min(rows, replicates - start), len(ids)))
-        times = np.stack([np.bincount(row, minlength=len(ids)) for row in drawn])
-        parts.append(_weighted(probs, label, threshold, times[:, owner].astype(np.float64), logits))
-    intervals = {}
-    for name in METRICS:
-        values = np.concatenate([part[name] for part in parts])
-        values = values[~np.isnan(values)]
-        low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (None, None)
-        intervals[name] = (_number(low), _number(high))
-    return intervals
+    rng, n = np.random.default_rng(seed), len(ids)
+    rows = max(1, _CHUNK // max(1, len(owner)))
+    for start in range(0, replicates if n > 1 else 0, rows):
+        drawn = rng.integers(n, size=(min(rows, replicates - start), n))
+        times = np.stack([np.bincount(patients, minlength=n) for patients in drawn])
+        yield times[:, owner].astype(np.float64)
+
+
+def _interval(parts: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of the defined values in `parts`; (None, None) without any."""
+    values = [value for part in parts for value in part[~np.isnan(part)]]
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (None, None)
 
 
 def report(
@@ -185,28 +190,28 @@ def report(
 ) -> dict[str, Any]:
     """n, patients, threshold, and `{"value", "low", "high"}` for each of METRICS; JSON-ready.
 
-    With two classes also for each of AT_HALF.
+    For two classes also for each of AT_HALF. Arguments as `bootstrap_intervals`.
     """
 
-    def at(threshold: float) -> dict[str, Any]:
+    def with_intervals(threshold: float) -> dict[str, Any]:
         values = scores(probs, label, threshold, logits)
-        spans = bootstrap_intervals(
+        intervals = bootstrap_intervals(
             probs, label, patient, threshold, logits=logits, replicates=replicates, seed=seed
         )
         return values | {
-            name: {"value": values[name], "low": spans[name][0], "high": spans[name][1]}
-            for name in METRICS
+            name: {"value": values[name], "low": low, "high": high}
+            for name, (low, high) in intervals.items()
         }
 
-    chosen = at(threshold)
-    if chosen["threshold"] is not None:
-        half = at(0.5)
-        chosen |= {name: half[metric] for name, metric in AT_HALF.items()}
-    return chosen | {"patients": len(np.unique(np.asarray(patient)))}
+    found = with_intervals(threshold)
+    if found["threshold"] is not None:
+        half = with_intervals(0.5)
+        found |= {name: half[metric] for name, metric in AT_HALF.items()}
+    return found | {"patients": len(np.unique(np.asarray(patient)))}
 
 
 def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """The class index `[N]` that `probs` `[N,K]` are taken to mean; K > 2 ignores `threshold`."""
+    """The class index `[N]` that `probs` `[N,K]` stand for; K > 2 ignores `threshold`."""
     return (probs[:, 1] >= threshold).astype(int) if probs.shape[1] == 2 else probs.argmax(axis=1)
 
 
@@ -218,12 +223,10 @@ def write_predictions(
     classes: Sequence[str],
     threshold: float = 0.5,
 ) -> None:
-    """Writes predictions.csv: path, label, one p_<class> each, decision; a row per image.
+    """Writes predictions.csv: path, label, p_<class> of each class, decision; a row per image.
 
-    `label` holds class indices, -1 for an unlabelled image, whose cell stays empty. Probabilities
-    are written in full, the smallest too, so that metrics can be computed from the file again.
-    Cells that a spreadsheet would take for a formula begin with an apostrophe. The file appears
-    whole or not at all; raises UserError where it cannot be written.
+    `label` holds class indices, and -1 for an unlabelled image, whose cell stays empty.
+    Probabilities have all their digits, so that metrics can be computed from the file.
     """
     probs = np.asarray(probs, np.float64)
     with atomic_write(path, newline="") as file:
@@ -231,18 +234,20 @@ def write_predictions(
         table.writerow(["path", "label", *(f"p_{name}" for name in classes), "decision"])
         rows = zip(names, label, probs.tolist(), decide(probs, threshold), strict=True)
         for name, truth, row, decision in rows:
-            known = classes[truth] if truth >= 0 else ""
-            table.writerow([csv_cell(name), csv_cell(known), *row, csv_cell(classes[decision])])
+            true_class = classes[truth] if truth >= 0 else ""
+            table.writerow(
+                [csv_cell(name), csv_cell(true_class), *row, csv_cell(classes[decision])]
+            )
 
 
-def _weighted(
+def _weighted_metrics(
     probs: np.ndarray,
     label: np.ndarray,
     threshold: float,
     weight: np.ndarray,
     logits: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Each of METRICS, `[R]`, under each row of image weights `[R,N]`; NaN where undefined."""
+    """Each of METRICS, `[R]`, under each row of image weights `[R,N]`; NaN if undefined."""
     classes = probs.shape[1]
     if not len(label):
         return {name: np.full(len(weight), np.nan) for name in METRICS}
@@ -278,8 +283,8 @@ def _areas(
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision, each `[R]`, by one sort and weighted running sums.
 
-    Equal scores form one step of the curve, so their order does not matter. NaN where a row of
-    `weight` `[R,N]` leaves positives or negatives without weight.
+    Equal scores are one step of the curve, so their order does not matter. Both are NaN if all
+    positives, or all negatives, have weight 0 in a row of `weight` `[R,N]`.
     """
     order = np.argsort(-score, kind="stable")
     score, positive, weight = score[order], positive[order], weight[:, order]
@@ -308,7 +313,3 @@ def _checked(probs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if len(label) and not (label.min() >= 0 and label.max() < probs.shape[1]):
         raise ValueError(f"labels must be in 0..{probs.shape[1] - 1}: leave out unlabelled images")
     return probs, label
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)

@@ -1,8 +1,8 @@
-"""The training methods, a file each. A new method is a new file here; nothing registers it.
+"""The training methods, one file each. A new file here is a new method, without registration.
 
-A file holds its equations (docstring), `Config` (a frozen dataclass of settings; choices are
-`Literal`s), `build(config) -> Method`, and, if there is need of them, `PAPER` (the settings of
-`preset=paper`) and `UNLABELED`: how many unlabelled images a step takes for each labelled one.
+A file has the method's equations (docstring), `Config` (a frozen dataclass of settings; choices are
+`Literal`s), `build(config) -> Method`, and, if they apply, `PAPER` (the settings of `preset=paper`)
+and `UNLABELED` (the number of unlabelled images that a step takes for each labelled image).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from ssl_gan_jax.types import Batch, Key, Method, TrainState
 
 
 def names() -> list[str]:
-    """The methods there are: the modules of this package whose names begin with a letter."""
+    """The methods: the modules of this package without a leading underscore."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
@@ -30,7 +30,7 @@ def _module(name: str) -> ModuleType:
 
 
 def unlabeled_per_labeled(name: str) -> int:
-    """How many unlabelled images a step of the method takes for each labelled one; 0: none."""
+    """The number of unlabelled images that a step takes for each labelled image."""
     return getattr(_module(name), "UNLABELED", 0)
 
 
@@ -39,10 +39,10 @@ def defaults(name: str, preset: str = "default") -> ml_collections.ConfigDict:
 
     Args:
       name: a module of this package.
-      preset: "default", or "paper" for the literal settings of the method's paper.
+      preset: "default", or "paper": the literal settings of the method's paper.
 
     Raises:
-      UserError: there is no such method or preset.
+      UserError: unknown method or preset.
     """
     module = _module(name)
     check_choice("preset", preset, ("default", "paper"))
@@ -55,7 +55,7 @@ def build(config: Mapping[str, Any]) -> Method:
     """The method that `config` describes: its `name`, and fields of its `Config`.
 
     Raises:
-      UserError: an unknown name, key or choice, or a number that cannot be.
+      UserError: an unknown name, key or choice, or a number out of range.
     """
     settings = dict(config)
     if "name" not in settings:
@@ -76,7 +76,7 @@ def build(config: Mapping[str, Any]) -> Method:
 
 
 def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) -> None:
-    """Raises UserError unless the networks give the shapes that `Method` promises."""
+    """Raises UserError unless the outputs have the shapes that `Method` promises."""
     images = batch.image if len(batch.image) else batch.unlabeled
     if method.classify:
         pair = jax.eval_shape(lambda: method.classify(state, images))

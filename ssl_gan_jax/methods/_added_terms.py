@@ -1,17 +1,17 @@
-"""Four terms that others have added to the K+1 loss of `ssl_gan`. Not in Madani et al.
+"""Four terms from other papers that can be added to the K+1 loss of `ssl_gan`.
 
     consistency  L += w_c(t) E |p(y | x') - q|^2: a second view x' of an unlabelled image agrees
-                 with q, the prediction on the first, which no gradient reaches (Laine & Aila 2017;
-                 Wei et al. 2018 brought it to this loss). `student="strong"` augments x' strongly;
+                 with q, the prediction on the first, without gradient to q (Laine & Aila 2017; Wei
+                 et al. 2018 added it to this loss). `student="strong"` augments x' strongly;
                  `teacher="average"` takes q from the averaged D, without noise and dropout
                  (Tarvainen & Valpola 2017). w_c rises linearly over the first `ramp` steps.
     entropy      L += w_h E H(p(y | x)) on unlabelled images              (Dai et al. 2017, eq. 8)
     manifold     L += w_m E |l(G(z)) - l(G(z + eps d))|^2, d a random direction of length 1
-                 (Lecouat et al. 2018). eps is .1: their 1e-5 would vanish beside the noise in D.
+                 (Lecouat et al. 2018). eps is .1: the noise in D would hide their 1e-5.
     pull_away    L_G += w_p mean over i != j of cos^2(f_i, f_j) on generated images, f the features
-                 (Dai et al. 2017, eq. 7). It stands in `ssl_gan.py`, in G's loss.
+                 (Dai et al. 2017, eq. 7). `ssl_gan.py` adds it to G's loss.
 
-p(y | x) is that of the real classes, y < K+1.
+p(y | x) is the probability among the real classes, y < K+1.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ EPS = 0.1
 
 
 def views(config: Any, state: TrainState, batch: Batch, z: Array) -> dict[str, Array]:  # noqa: ANN401
-    """The images [U,H,W,1] that the terms need beside those of the paper: "student" and "near"."""
+    """The images [U,H,W,1] that the terms need in addition: "student" and "near"."""
     keys = state.keys("student", "near", "near_g", "fake")
     augmented, images = augmentation(config), {}
     if config.consistency:
@@ -39,7 +39,7 @@ def views(config: Any, state: TrainState, batch: Batch, z: Array) -> dict[str, A
         d /= jnp.linalg.norm(d, axis=1, keepdims=True)
         g, reference = state.players["G"], state.reference.get("G")
         near = g(z + EPS * d, key=keys.near_g, reference=reference)
-        images["near"] = augmented(keys.fake, near)  # moved as G(z) is
+        images["near"] = augmented(keys.fake, near)  # as G(z) is augmented
     return images
 
 
@@ -49,7 +49,7 @@ def total(
     x_u: Array,
     logits: Mapping[str, Array],
 ) -> tuple[Array | float, Metrics]:
-    """The weighted sum of D's added terms, and each of them.
+    """The weighted sum of D's added terms, and each term as a metric.
 
     Args:
       config: of `ssl_gan`.

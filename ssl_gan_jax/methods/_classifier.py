@@ -1,4 +1,4 @@
-"""How the methods with a classifier C and no generator begin."""
+"""The first state of the methods with a classifier C and no generator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def init_classifier(
 
     Args:
       config: the method's settings: num_classes, width, noise, dropout, dtype, lr, beta1, ema.
-      net: C's network; by default that of `ssl_gan`'s discriminator with K outputs.
+      net: C's network; default: `ssl_gan`'s discriminator with K outputs.
     """
     net = net or Discriminator(
         config.num_classes,

@@ -1,4 +1,4 @@
-"""How the methods around a DCGAN begin: with G, and a discriminator for each other player."""
+"""The first state of the methods with a DCGAN: G, and a discriminator for each other player."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +18,14 @@ def init_dcgan(
     norm: str = "batch",
     **outputs: int,
 ) -> Callable[[Key, Batch], TrainState]:
-    """A method's `init`: G, and for each other player (D, C) a network with so many outputs.
+    """A method's `init`, of G and the players that `outputs` names (D, C).
 
     Args:
       config: the method's settings: size, generator, width, noise, dropout, dtype, beta1, ema, and
         lr_g, lr_d and so on.
-      draw_z: of G's prior.
+      draw_z: draws n vectors from G's prior.
       norm: normalisation of the other networks.
-      **outputs: of each other player.
+      **outputs: the number of outputs of each other player.
     """
     dtype = jnp.dtype(config.dtype)
     net_g = Generator(config.size, config.generator, config.width, dtype=dtype)

@@ -1,12 +1,13 @@
-"""The unsupervised GAN of Madani et al. 2018, section 2.2: one network makes chest X-rays, the
-other tells them from real ones.
+"""The unsupervised GAN of Madani et al. 2018, section 2.2.
+
+G makes chest X-rays, and D separates them from real X-rays.
 
     J_D = -1/2 E log D(x) - 1/2 E log(1 - D(G(z)))
     J_G = -1/2 E log D(G(z))
 
-D(x) = P(real); the paper's text has it the other way round, its equations as here. The paper
-trains one such GAN for each class. Labels are not used. Order of updates in a step: D, then G
-against the new D, on the same generated images (one forward pass of G).
+D(x) = P(real), as in the paper's equations; its text says the opposite. The paper trains such a GAN
+for each class. Labels are not used. Order of updates in a step: D, then G against the new D, on the
+same generated images (one forward pass of G).
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The paper gives the networks' shape; learning rates and initialisation are DCGAN's."""
+    """The networks' shape is from the paper; learning rates and initialisation are DCGAN's."""
 
     num_classes: int = 2  # unused; every method has it
     size: int = 128  # pixels
@@ -40,7 +41,7 @@ class Config:
     beta1: float = 0.5
     ema: float = 0.995
     augmentation: Augmentation = "weak"
-    shift: int = 6  # pixels, on real and generated images alike
+    shift: int = 6  # pixels, for real and generated images
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 

@@ -1,4 +1,4 @@
-"""EC-GAN (Haque 2021), the predecessor of 3N-GAN: a classifier learns from what a GAN makes.
+"""EC-GAN (Haque 2021), the predecessor of 3N-GAN: a classifier learns from generated images.
 
     L_C = L_s + lambda L_u
     L_D = L_d(D(x), 1) + L_d(D(G(z)), 0)
@@ -8,11 +8,11 @@
     L_u       cross-entropy of C on generated images against its own predictions above tau
     L_d       binary cross-entropy
 
-The GAN is a DCGAN of its own: nothing of C reaches G. tau = .7 is the paper's (its notebook has
-.2, which with two classes keeps everything) and lambda = .1 the notebook's. One optimiser step of
-C on the sum, where the notebook takes two. Order of updates: D, C, G, on the same generated
-images (one forward pass of G). C's running statistics come from real images (`fake_stats=True`:
-from both).
+The GAN is a DCGAN: C has no influence on G. tau = .7 is from the paper (its notebook has .2, which
+keeps all images of two classes), and lambda = .1 is from the notebook. C takes one optimiser step
+on the sum; in the notebook it takes two. Order of updates: D, C, G, on the same generated images
+(one forward pass of G). C's running statistics come from real images (`fake_stats=True`: from
+both).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """EC-GAN's numbers, and DCGAN's if it gives none."""
+    """The paper's numbers, and DCGAN's if it gives none."""
 
     num_classes: int = 2
     size: int = 64  # pixels
@@ -49,7 +49,7 @@ class Config:
     beta1: float = 0.5
     ema: float = 0.995
     augmentation: Augmentation = "weak"
-    shift: int = 6  # pixels, on real and generated images alike
+    shift: int = 6  # pixels, for real and generated images
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 

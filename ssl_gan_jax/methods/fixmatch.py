@@ -1,21 +1,21 @@
-"""FixMatch (Sohn et al. 2020): confident predictions on weak views are labels for strong views.
+"""FixMatch (Sohn et al. 2020): confident predictions on weak views label the strong views.
 
     L   = L_s + lambda L_u
     L_s = -E log p(y | w(x))                                                     (eq. 3)
     L_u = -E 1[max q >= tau] log p(argmax q | s(u)),  q = p(y | w(u))            (eq. 4)
 
-w and s are the weak and the strong augmentation; no gradient passes through q, which comes from
-the current weights in training mode. The mean is over all unlabelled images, not the kept ones.
+w and s are the weak and the strong augmentation. No gradient passes through q, which comes from the
+current weights in training mode. The mean is over all unlabelled images, kept or not.
 
 Two options, which together are AdaMatch (Berthelot et al. 2022) without its logit interpolation:
 
-  * `align`: q is multiplied by E p(y | w(x)) / E q, and normalised: the classes become as frequent
-    among the pseudo-labels as among the labelled images. Means are over the batch; the authors'
-    code has running means.
+  * `align`: q is multiplied by E p(y | w(x)) / E q and normalised, so that the classes are as
+    frequent among the pseudo-labels as among the labelled images. Means are over the batch; in the
+    authors' code they are running means.
   * `relative`: tau is multiplied by E max p(y | w(x)), the confidence on labelled images.
 
-Deviations: Adam for SGD with a cosine schedule, no weight decay, and the strong augmentation is
-that of radiographs (augment.py), not RandAugment.
+Deviations: Adam instead of SGD with a cosine schedule, no weight decay, and a strong augmentation
+for radiographs (augment.py) instead of RandAugment.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Config:
 
 
 PAPER = {"noise": 0.0, "dropout": (0.0, 0.0)}
-UNLABELED = 2  # images that a step takes for each labelled one; the paper's 7 need larger sets
+UNLABELED = 2  # for each labelled image; the paper's 7 need larger data sets
 
 
 def aligned(q: Array, p: Array) -> Array:
@@ -64,7 +64,7 @@ def aligned(q: Array, p: Array) -> Array:
 
 
 def loss_unlabeled(strong_logits: Array, q: Array, tau: Array | float) -> PseudoLabeled:
-    """L_u; logits of the strong views [U,K] and probabilities of the weak ones [U,K]."""
+    """L_u; logits of the strong views [U,K], and probabilities q of the weak views [U,K]."""
     kept = (q.max(-1) >= tau).astype(q.dtype)
     loss = optax.softmax_cross_entropy_with_integer_labels(strong_logits, q.argmax(-1))
     counts = kept @ jax.nn.one_hot(q.argmax(-1), q.shape[-1], dtype=q.dtype)

@@ -1,4 +1,4 @@
-"""Mean Teacher (Tarvainen & Valpola 2017): a classifier agrees with the average of itself.
+"""Mean Teacher (Tarvainen & Valpola 2017): a classifier agrees with its running average.
 
     L = L_s + w(t) J
     L_s = -E log p(y | x)
@@ -6,12 +6,12 @@
 
 p is the student C. p' is the teacher, the running average of C's weights, without noise and
 dropout; no gradient passes through it. s and w are two augmentations of an unlabelled image. w(t)
-rises linearly to w over the first `ramp` steps. `ema=0` makes the teacher the student of the step
-before: the Pi model of Laine & Aila 2017.
+rises linearly to w over the first `ramp` steps. If `ema` is 0, the teacher is the student of the
+previous step: the Pi model of Laine & Aila 2017.
 
-The default student sees the strong augmentation; in the paper (`preset=paper`) both see the weak
-one. The paper's ramp is exp(-5 (1 - t/T)^2); linear is USB's and FixMatch's form of it. J is taken
-over the unlabelled images, among which the labelled ones are, too.
+By default s is the strong augmentation; in the paper (`preset=paper`) s and w are both weak. The
+paper's ramp is exp(-5 (1 - t/T)^2); USB and FixMatch use a linear ramp. J is a mean over the
+unlabelled images, which include the labelled images.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Config:
     student: Literal["strong", "weak"] = "strong"  # s
     lr: float = 5e-4
     beta1: float = 0.5
-    ema: float = 0.999  # of the teacher, which is also what is evaluated
+    ema: float = 0.999  # of the teacher, which is evaluated
     augmentation: Augmentation = "weak"  # w, and of labelled images
     shift: int = 3  # pixels
     flip: bool = False
@@ -48,7 +48,7 @@ class Config:
 
 
 PAPER = {"w": 100.0, "student": "weak"}
-UNLABELED = 2  # images that a step takes for each labelled one
+UNLABELED = 2  # for each labelled image
 
 
 def build(config: Config) -> Method:

@@ -1,4 +1,4 @@
-"""MixMatch (Berthelot et al. 2019): guessed labels, and mixtures of all images.
+"""MixMatch (Berthelot et al. 2019): pseudo-labels, and mixtures of all images.
 
     q(u)  = sharpen(mean over N views of p(y | w(u)), T),  sharpen(p, T)_k ~ p_k^(1/T)  (eq. 6, 7)
     X, U  = the views of labelled and unlabelled images with their labels, one-hot or q; W = X and
@@ -10,8 +10,8 @@
     L_u   = E_{U'} |q - p(y | u)|^2 / K                                                 (eq. 4)
 
 No gradient passes through q, which comes from the current weights in training mode. lambda(t)
-rises linearly to lambda over the first `ramp` steps. Defaults a = .75 and lambda = 75 are the
-paper's for most sets; ema and T too. Its code has weight decay, left out here.
+rises linearly to lambda over the first `ramp` steps. The defaults of a, lambda, ema and T are the
+paper's for most data sets. The authors' code has weight decay, this file has none.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Config:
 
 
 PAPER = {"noise": 0.0, "dropout": (0.0, 0.0)}
-UNLABELED = 1  # images that a step takes for each labelled one, each in N views
+UNLABELED = 1  # for each labelled image; each in N views
 
 
 def sharpen(p: Array, temperature: float) -> Array:

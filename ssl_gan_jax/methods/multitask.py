@@ -1,14 +1,14 @@
-"""The multi-tasking discriminator of the 3N-GAN paper: D tells real from generated, and classes.
+"""The multi-tasking discriminator of the 3N-GAN paper: D also classifies.
 
     L_D = L_s + L_d                    L_s = -E log p(y | x)
     L_d = -E log D(x) - E log(1 - D(G(z)))
     L_g = -E log D(G(z))
 
-One DCGAN discriminator with two heads on the same features: K class logits and one real/fake
-logit. The paper cites Salimans et al. 2016 for it and gives no formula; `ssl_gan` is the K+1 form
-of the same idea, and two heads are the plain reading of "multi-tasking". Order of updates: D, then
-G against the new D, on the same generated images. Running statistics of batch norm, which
-evaluation uses, come from real images alone.
+D is a DCGAN discriminator with two heads on the same features: K class logits and a real/fake
+logit. The paper cites Salimans et al. 2016 for it and gives no formula. `ssl_gan` is the K+1 form
+of the same idea; two heads are the literal reading of "multi-tasking". Order of updates: D, then G
+against the new D, on the same generated images. Running statistics of batch norm, which evaluation
+uses, come only from real images.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """DCGAN's numbers, as the paper uses it; the shift and the averaged weights are ours."""
+    """DCGAN's numbers, as in the paper; the paper has no shift and no averaged weights."""
 
     num_classes: int = 2
     size: int = 64  # pixels
@@ -39,7 +39,7 @@ class Config:
     beta1: float = 0.5
     ema: float = 0.995
     augmentation: Augmentation = "weak"
-    shift: int = 6  # pixels, on real and generated images alike
+    shift: int = 6  # pixels, for real and generated images
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 

@@ -1,5 +1,6 @@
-"""The semi-supervised GAN of Madani et al. 2018, section 2.3: D has K+1 outputs, and the first K
-are the classifier.
+"""The semi-supervised GAN of Madani et al. 2018, section 2.3.
+
+D has K+1 outputs. The first K are the classifier; the last is for generated images.
 
     L           = L_labeled + w (L_unlabeled + L_generated)
     L_labeled   = -E log p(y | x, y < K+1)
@@ -7,22 +8,20 @@ are the classifier.
     L_generated = -E log p(K+1 | G(z))
 
 With z(x) = logsumexp(l_1..l_K) - l_{K+1}, P(real) = sigmoid(z), so the unsupervised terms are
-softplus(-z) and softplus(z), which lose no digits. The paper weights them 1 (`preset=paper`); the
-default w = 1/2 is that of Salimans et al. 2016, whom it follows. It leaves G's loss open:
+softplus(-z) and softplus(z), which lose no digits. In the paper w = 1 (`preset=paper`); the default
+w = 1/2 is that of Salimans et al. 2016, which the paper follows. The paper does not give G's loss:
 
     non_saturating    L_G = -E log (1 - p(K+1 | G(z)))                   the default
     minimax           L_G =  E log p(K+1 | G(z)) = -L_generated
     feature_matching  L_G = |E f(x) - E f(G(z))|, its mean over features ("_l2": squared)
 
-Virtual batch norm sits in G (as in Salimans' code) unless `vbn` says otherwise. D is weight
-normalised, with noise and dropout (Salimans' SVHN and CIFAR-10 networks), if virtual batch norm
-does not take its place. Order of updates: D, then G against the new D, on the same generated
-images (one forward pass of G).
+By default G has virtual batch norm (as in Salimans' code; see `vbn`). D has noise, dropout and
+weight norm (Salimans' SVHN and CIFAR-10 networks), or virtual batch norm instead of weight norm.
+Order of updates: D, then G against the new D, on the same generated images (one forward pass of G).
 
-`preset=paper` is literal as far as the paper goes; noise, dropout, learning rates and batch sizes,
-which it does not give, stay ours.
+The paper gives no noise, dropout, learning rates or batch sizes: `preset=paper` has the defaults.
 
-Terms that others have added to this loss, each off unless it has a weight: `_added_terms.py`.
+`_added_terms.py` has terms of other papers; each is off unless its weight is set.
 """
 
 import dataclasses
@@ -45,7 +44,7 @@ from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The paper gives K, size and virtual batch norm; the rest was chosen on validation images."""
+    """K, size and virtual batch norm are the paper's; the rest was chosen on validation images."""
 
     num_classes: int = 2  # K
     size: int = 32  # pixels
@@ -76,13 +75,13 @@ class Config:
     eps_root: float = 0.0  # Adam's epsilon under the root; Salimans' code has 1e-8 there
     ema: float = 0.995
     augmentation: Augmentation = "weak"
-    shift: int = 3  # pixels, on real and generated images alike
+    shift: int = 3  # pixels, for real and generated images
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"generator": "upsample", "w": 1.0, "shift": 0, "ema": 0.0}
-UNLABELED = 1  # images that a step takes for each labelled one
+UNLABELED = 1  # for each labelled image
 
 
 def real_logit(logits: Array) -> Array:
@@ -151,14 +150,14 @@ def build(config: Config) -> Method:
         views |= _added_terms.views(config, state, batch, z)
 
         def loss_d(*logits: Array) -> tuple[Array, Metrics]:
-            of = dict(zip(views, map(k_plus_1, logits), strict=True))
+            by_view = dict(zip(views, map(k_plus_1, logits), strict=True))
             terms = {
-                "L_labeled": loss_labeled(of["x"], batch.label),
-                "L_unlabeled": loss_unlabeled(of["u"]),
-                "L_generated": loss_generated(of["fake"]),
+                "L_labeled": loss_labeled(by_view["x"], batch.label),
+                "L_unlabeled": loss_unlabeled(by_view["u"]),
+                "L_generated": loss_generated(by_view["fake"]),
             }
             loss = terms["L_labeled"] + config.w * (terms["L_unlabeled"] + terms["L_generated"])
-            added, added_terms = _added_terms.total(config, state, x_u, of)
+            added, added_terms = _added_terms.total(config, state, x_u, by_view)
             return loss + added, {"L": loss + added, **terms, **added_terms}
 
         d, metrics = d.learn(loss_d, *views.values(), key=keys.d, step=state.step, reference=ref_d)

@@ -1,11 +1,10 @@
-"""The baseline that every table needs: a classifier on the labelled images alone.
+"""The baseline of all tables: a classifier trained only on the labelled images.
 
     L_s = -E log p(y | x)                              (first term of eq. 1 of Haque & Haque)
 
-It stands for the "vanilla classifier" of the 3N-GAN paper (`net="strided"`, `norm="batch"`: the
-DCGAN discriminator with K outputs), for the CNN of Madani et al. (`net="cnn"`), and, with
-`norm="weight"`, noise and dropout, for the very network of `ssl_gan` without its generator: the
-fairest of the three.
+It is the "vanilla classifier" of the 3N-GAN paper (`net="strided"`, `norm="batch"`: the DCGAN
+discriminator with K outputs) or the CNN of Madani et al. (`net="cnn"`). With `norm="weight"`, noise
+and dropout it is the network of `ssl_gan` without the generator, the fairest of the three.
 """
 
 import dataclasses

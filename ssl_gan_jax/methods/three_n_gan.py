@@ -6,17 +6,18 @@
 
     L_s       cross-entropy on labelled images; L_d binary cross-entropy
     L_u       cross-entropy of C on generated images against its own predictions above tau
-    L_cu      the same loss, its gradient to G alone
+    L_cu      the same loss, with a gradient only to G
     L_kl      Kullback-Leibler divergence between C's predictions on real and generated images
 
 Order of updates: D, C, then G against the new D and C, all on the same generated images (one
-forward pass of G). If the paper is silent, or its literal form unsound:
+forward pass of G). Choices that the paper leaves open, and deviations from it:
 
-  * L_kl pairs unrelated images, which rewards constant predictions. Default `kl="marginal"`:
-    between batch-mean predictions, no gradient to the real side; `preset=paper` is literal.
+  * The paper's L_kl pairs unrelated images, which rewards constant predictions. The default
+    `kl="marginal"` compares batch-mean predictions, without gradient to the real images;
+    `preset=paper` has the paper's form.
   * C's running statistics come from real images (`fake_stats=True`: from both).
-  * G's step leaves C and D as they are; L_cu and its gradient are 0 if no prediction passes tau.
-  * every image is shifted, generated ones too: else D wins within a few epochs of 200 images.
+  * G's step does not change C and D; L_cu and its gradient are 0 if no prediction passes tau.
+  * All images are shifted, real and generated: else D wins within a few epochs of 200 images.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Config:
     alpha: float = 0.3
     kl: Literal["marginal", "paired"] = "marginal"
     kl_direction: Literal["real_fake", "fake_real"] = "real_fake"  # KL(real || fake) or reverse
-    kl_both: bool = False  # gradient through the real side too
+    kl_both: bool = False  # gradient through predictions on real images too
     pseudo_mean: Literal["kept", "batch"] = "kept"
     pseudo_soft: bool = False
     fake_stats: bool = False
@@ -61,7 +62,7 @@ class Config:
     beta1: float = 0.5
     ema: float = 0.995
     augmentation: Augmentation = "weak"
-    shift: int = 6  # pixels, on real and generated images alike
+    shift: int = 6  # pixels, for real and generated images
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 

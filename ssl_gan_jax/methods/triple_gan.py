@@ -1,5 +1,7 @@
-"""Triple-GAN (Li et al. 2017): a classifier and a generator both make (image, label) pairs, and a
-discriminator tells these from real pairs. 3N-GAN's ancestor.
+"""Triple-GAN (Li et al. 2017), an ancestor of 3N-GAN.
+
+A classifier and a generator both make (image, label) pairs, and a discriminator separates these
+pairs from real pairs.
 
     L_D = L_d(D(x, y), 1) + a L_d(D(u, C(u)), 0) + (1 - a) L_d(D(G(z, y), y), 0)       (eq. 3)
     L_G = (1 - a) L_d(D(G(z, y), y), 1)
@@ -8,15 +10,15 @@ discriminator tells these from real pairs. 3N-GAN's ancestor.
     R_P = -E log p_c(y | G(z, y))
     H   = -E_u sum_y p_c(y | u) log p_c(y | u)
 
-L_d is binary cross-entropy; p_c is C's. D(u, C(u)) stands for the sum over y, weighted by p_c. As
-in the authors' code, G and C play the non-saturating form; a_C, a_P and a_H are its SVHN settings,
-and real pairs also come from unlabelled images with C's likeliest label, without which D would
-know the few labelled ones by heart. These are another half of the unlabelled images than those
-that C is judged on. R_P begins after `ramp` steps, when G can make images.
+L_d is binary cross-entropy, and p_c is C's prediction. L_d(D(u, C(u)), 0) is the sum over y,
+weighted by p_c. As in the authors' code, G and C have non-saturating losses, and a_C, a_P and a_H
+are those for SVHN. Real pairs also come from half of the unlabelled images, with C's likeliest
+label: else D would memorise the few labelled images. The other half is u in the losses. R_P begins
+after `ramp` steps, when G can make images.
 
-Deviations: D's label y picks one of K outputs (the code feeds y to each layer), G takes it beside
-z; the code's balance term (weight .001) and its pretraining of C are left out. No gradient passes
-from C's loss to D or G. Order of updates: D, C, then G, on the same generated images.
+Deviations: D's label y picks one of K outputs (the code feeds y to each layer), and y is an input
+of G like z. The code's balance term (weight .001) and pretraining of C are left out. No gradient
+passes from C's loss to D or G. Order of updates: D, C, then G, on the same generated images.
 """
 
 import dataclasses
@@ -55,17 +57,17 @@ class Config:
     lr_g: float = 5e-4
     beta1: float = 0.5
     ema: float = 0.995
-    augmentation: Augmentation = "weak"  # of real and generated images alike
+    augmentation: Augmentation = "weak"  # of real and generated images
     shift: int = 3  # pixels
     flip: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 PAPER = {"shift": 0, "ema": 0.0}
-UNLABELED = 2  # images that a step takes for each labelled one: for C's pairs, and for real ones
+UNLABELED = 2  # for each labelled image: for C's pairs and for real pairs
 
 
-def at(logits: Array, y: Array) -> Array:
+def pair_logit(logits: Array, y: Array) -> Array:
     """The logit of D(x, y); logits [B,K] and labels [B] -> [B]."""
     return jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
 
@@ -92,19 +94,19 @@ def build(config: Config) -> Method:
         p_c, p_d = map(jax.nn.softmax, c(u_c, u_d, key=keys.c_u))
         y_real = jnp.concatenate([batch.label, p_d.argmax(-1)])
 
-        def loss_d(labeled: Array, pseudo: Array, judged: Array, made: Array) -> tuple:
-            real = bce_real(at(jnp.concatenate([labeled, pseudo]), y_real))
-            classified = (p_c * softplus(judged)).sum(-1).mean()
-            l_d = real + a * classified + (1 - a) * bce_fake(at(made, y_g))
+        def loss_d(labeled: Array, pseudo: Array, unlabeled: Array, generated: Array) -> tuple:
+            real = bce_real(pair_logit(jnp.concatenate([labeled, pseudo]), y_real))
+            classified = (p_c * softplus(unlabeled)).sum(-1).mean()
+            l_d = real + a * classified + (1 - a) * bce_fake(pair_logit(generated, y_g))
             return l_d, {"L_D": l_d}
 
         d, metrics_d = d.learn(loss_d, x, u_d, u_c, fake.images, key=keys.d, step=state.step)
-        judged = d(u_c, key=keys.d_u)
+        d_u = d(u_c, key=keys.d_u)
         a_p = config.a_p * (state.step >= config.ramp)
 
-        def loss_c(labeled: Array, unlabeled: Array, made: Array) -> tuple[Array, Metrics]:
-            r_l, r_p = cross_entropy(labeled, batch.label), cross_entropy(made, y_g)
-            fooled = (jax.nn.softmax(unlabeled) * softplus(-judged)).sum(-1).mean()
+        def loss_c(labeled: Array, unlabeled: Array, generated: Array) -> tuple[Array, Metrics]:
+            r_l, r_p = cross_entropy(labeled, batch.label), cross_entropy(generated, y_g)
+            fooled = (jax.nn.softmax(unlabeled) * softplus(-d_u)).sum(-1).mean()
             h = entropy(unlabeled)
             l_c = r_l + a * config.a_c * fooled + a_p * r_p + config.a_h * h
             return l_c, {"L_C": l_c, "R_L": r_l, "R_P": r_p, "H": h}
@@ -112,7 +114,7 @@ def build(config: Config) -> Method:
         c, metrics_c = c.learn(loss_c, x, u_c, fake.images, key=keys.c, step=state.step, tracked=1)
 
         def loss_g(images: Array) -> tuple[Array, Metrics]:  # against the new D
-            l_g = (1 - a) * bce_real(at(d(images, key=keys.g_d), y_g))
+            l_g = (1 - a) * bce_real(pair_logit(d(images, key=keys.g_d), y_g))
             return l_g, {"L_G": l_g}
 
         g, metrics_g = fake.learn(loss_g, state.step)

@@ -1,1 +1,1 @@
-"""Pure Flax Linen networks: G, D and C of both papers, and the layers that they are made of."""
+"""Flax Linen networks, G, D and C of both papers, and their layers."""

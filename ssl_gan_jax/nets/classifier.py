@@ -13,7 +13,7 @@ class Cnn(nn.Module):
     """The conventional counterpart of `Discriminator`: 3x3 convolutions and max-pooling.
 
     Madani et al. compare with a CNN of about the same number of layers and parameters. Here the
-    depth is the same, and 4/3 of the channels make up for kernels of 3x3 instead of 4x4:
+    depth is the same. The kernels are 3x3 instead of 4x4, so there are 4/3 as many channels:
     9 (4/3)^2 = 16.
     """
 

@@ -1,20 +1,19 @@
-"""The one convolution of this project: 4x4, stride 2, padding 1, and its transpose.
+"""The 4x4 convolution with stride 2 and padding 1, and its transpose.
 
     strided_conv            x [N,2h,2w,C], kernel [4,4,C,F] -> [N,h,w,F]
     strided_conv_transpose  y [N,h,w,F],   kernel [4,4,C,F] -> [N,2h,2w,C]   its exact adjoint
 
-DCGAN's discriminator is made of the first and its generator of the second; "upsample, then convolve
-3x3" of Madani et al. is the second too, with a kernel made of the 3x3 one (`upsample_kernel`). Each
-is the other's input gradient, and both share one weight gradient, so three bilinear products are
-all that ever runs. They come in two forms:
+DCGAN's discriminator consists of the first and its generator of the second. "Upsample, then
+convolve 3x3" of Madani et al. is the second with the kernel `upsample_kernel`. Each is the input
+gradient of the other, and both have the same weight gradient, so there are only three bilinear
+products. They have two forms:
 
     "xla"   `lax.conv_general_dilated` and its own transposes
     "cpu"   matrix products, see cpu_convolution.py
 
-XLA's convolutions are the best on GPUs and TPUs. On a CPU some are several times slower than the
-matrix products, and inside `lax.scan` a hundred times. `impl="auto"` decides by the platform that
-the program is compiled for, not by the one that happens to trace it. Both forms share one kernel
-layout and agree to rounding.
+XLA's convolutions are the fastest on GPUs and TPUs. On a CPU some are several times slower than the
+matrix products, and a hundred times inside `lax.scan`. `impl="auto"` chooses by the platform that
+the program is compiled for. Both forms have the same kernel layout and agree to rounding.
 """
 
 import contextlib
@@ -71,7 +70,7 @@ _FORM = contextvars.ContextVar("form", default="auto")
 
 @contextlib.contextmanager
 def form(impl: str) -> Iterator[None]:
-    """What `impl="auto"` means inside of the block: "xla" for programs that are to run anywhere."""
+    """Sets what `impl="auto"` means in the block; "xla" makes a program portable."""
     token = _FORM.set(impl)
     try:
         yield
@@ -80,7 +79,7 @@ def form(impl: str) -> Iterator[None]:
 
 
 def _form(impl: str) -> Form:
-    """The products in the form `impl`; "auto": chosen by the platform, when it is compiled."""
+    """The products in the form `impl`; "auto" chooses by the platform at compilation."""
     impl = _FORM.get() if impl == "auto" else impl
     if impl != "auto":
         return _FORMS[impl]
@@ -118,12 +117,12 @@ strided_conv_transpose.defvjp(
 
 
 def upsample_kernel(kernel: Array) -> Array:
-    """[3,3,F,C] -> [4,4,C,F] such that `strided_conv_transpose` with the result equals
-    nearest-neighbour upsampling by 2 followed by a 3x3 convolution with padding 1.
+    """The [4,4,C,F] kernel of "upsample, then convolve with `kernel`" [3,3,F,C].
 
-    A pixel copied into a 2x2 block and then spread by 3x3 weights reaches a 4x4 block: the 3x3
-    kernel, flipped, summed over the four copies. It takes 16 products a pixel where the two
-    separate steps take 36.
+    `strided_conv_transpose` with it equals nearest-neighbour upsampling by 2, then a 3x3
+    convolution with padding 1. Upsampling copies a pixel into a 2x2 block, and the 3x3 weights
+    spread it over a 4x4 block: the result is the 3x3 kernel, flipped, summed over the four copies.
+    It takes 16 products a pixel; the two separate steps take 36.
     """
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     return sum(
@@ -151,8 +150,8 @@ class StridedConv(nn.Module):
 class StridedConvTranspose(nn.Module):
     """Transposed convolution with a bias, [N,h,w,F] -> [N,2h,2w,features].
 
-    With `upsample` the weights are those of a 3x3 convolution after nearest-neighbour upsampling
-    (kernel [3,3,F,features]) instead of a free 4x4 kernel (kernel [4,4,features,F]).
+    With `upsample`, the parameter is the kernel [3,3,F,features] of a 3x3 convolution after
+    nearest-neighbour upsampling; without, it is the 4x4 kernel [4,4,features,F].
     """
 
     features: int
@@ -175,11 +174,11 @@ class StridedConvTranspose(nn.Module):
         return x
 
 
-SIDE = 8  # of the map that an explanation asks for; the last stage's 4x4 is too coarse for a heart
+SIDE = 8  # of the map that `explain` reads; the last stage's 4x4 is too coarse for a heart
 
 
 def explainable(module: nn.Module, h: Array) -> Array:
-    """`h`, which `explain` may read ("map" among the intermediates) and perturb, if it is 8x8."""
+    """Returns `h`. If it is 8x8, `explain` can read it (intermediate "map") and perturb it."""
     if h.shape[1] != SIDE:
         return h
     module.sow("intermediates", "map", h)
@@ -187,7 +186,7 @@ def explainable(module: nn.Module, h: Array) -> Array:
 
 
 def stages(size: int, smallest: int) -> int:
-    """How many halvings lead from `size` to `smallest`.
+    """The n for which `size` = `smallest` * 2^n.
 
     Raises:
       UserError: `size` is not a power-of-two multiple of `smallest`.

@@ -1,22 +1,22 @@
-"""The strided convolution's three products for CPUs, made of matrix products.
+"""The strided convolution's three products as matrix products, for CPUs.
 
 An algorithm is three linear maps with S matrix products between them:
 
     y = outputs([d @ g for d, g in zip(data(x), weights(kernel))])       d [M,K], g [K,F]
 
-so both gradients are such products too, between the maps' transposes, which JAX derives.
+Both gradients are also matrix products, between the transposes of the maps, which JAX derives.
 
-direct     One product: every 4x4 window of x laid out as a row ("im2col").
-minimal    Nine products that do the work of 16, for outputs of even height and width. A 4x4
-           convolution with stride 2 is a 2x2 one with stride 1 over blocks of 2x2 pixels, and
-           two of its outputs side by side need three products, not four (Winograd's F(2,2)):
+direct     One product: each 4x4 window of x is a row ("im2col").
+minimal    Nine products instead of 16, for outputs of even height and width. A 4x4 convolution with
+           stride 2 is a 2x2 convolution with stride 1 over blocks of 2x2 pixels, and two of its
+           outputs side by side need three products, not four (Winograd's F(2,2)):
 
                m0 = (d0 - d1) g0     m1 = d1 (g0 + g1)     m2 = (d1 - d2) g1
                y0 = d0 g0 + d1 g1 = m0 + m1
                y1 = d1 g0 + d2 g1 = m1 - m2
 
-           In both directions: 3x3 products for 2x2 outputs (Lavin & Gray 2016). Exact but for
-           the rounding of a few more additions.
+           Along both axes: 3x3 products for 2x2 outputs (Lavin & Gray 2016). It is exact except
+           for the rounding of a few more additions.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ from jax import lax
 
 from ssl_gan_jax.types import Array
 
-# The most numbers that `data` may give at once. So many stay in a CPU's cache: a large batch as a
-# whole would be bound by the memory, not by the product.
+# The most numbers that `data` returns at once: they stay in a CPU's cache. For a large batch as a
+# whole the memory would be the bottleneck.
 _BLOCK = 2.6e6
 
 
@@ -68,7 +68,7 @@ def weight(x: Array, y: Array) -> Array:
     algorithm = _choose(x)
     kernel = jax.ShapeDtypeStruct((4, 4, x.shape[3], y.shape[3]), jnp.float32)
 
-    def product(x, y):  # [F,K] each: the faster way round
+    def product(x, y):  # [F,K] each: faster than [K,F]
         m = _outputs_transposed(algorithm, x, y)
         return [_dot(m, d, 0, 0) for m, d in zip(m, algorithm.data(x), strict=True)]
 
@@ -92,10 +92,9 @@ class _Algorithm(NamedTuple):
 
 
 def _choose(x: Array) -> _Algorithm:
-    """The faster of the two for the input x of the convolution.
+    """The faster algorithm for the input x of the convolution.
 
-    Few channels do not repay nine products, nor the longer compilation; bfloat16 has no digits
-    to lose in the additions.
+    "minimal" does not pay for few channels, and its additions would lose digits of bfloat16.
     """
     _, h, w, c = x.shape
     if h % 4 == w % 4 == 0 and c >= 16 and x.dtype != jnp.bfloat16:
@@ -170,13 +169,13 @@ def _outputs_transposed(algorithm: _Algorithm, x: Array, y: Array) -> list[Array
 
 
 def _dot(a: Array, b: Array, axis_a: int, axis_b: int) -> Array:
-    """Contracts one axis of each; accumulates in float32, whatever the inputs are."""
+    """Contracts an axis of `a` and an axis of `b`; accumulates in float32."""
     dims = (((axis_a,), (axis_b,)), ((), ()))
     return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
 def _blocks(algorithm: _Algorithm, x: Array, *arrays: Array) -> list[Array]:
-    """Divides the batch of each into the fewest blocks that `_BLOCK` allows: [B,N/B,...]."""
+    """Divides the batch of each array into the fewest blocks that `_BLOCK` allows: [B,N/B,...]."""
     n = len(x)
     numbers = sum(d.size for d in jax.eval_shape(algorithm.data, x)) / n
     size = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * numbers <= _BLOCK))

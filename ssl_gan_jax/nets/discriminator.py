@@ -12,13 +12,17 @@ from ssl_gan_jax.types import Array
 class Discriminator(nn.Module):
     """4x4 convolutions of stride 2 down to a 4x4 map, leaky ReLU .2, then one linear layer.
 
-    Three stages at 32x32, four at 64x64, five at 128x128; `width` channels after the first,
-    doubling up to 8 `width`. Without normalisation in the first stage, as DCGAN has it.
+    There are three stages at 32x32, four at 64x64, five at 128x128. The first has `width` channels;
+    each further stage doubles them up to 8 `width`. The first has no normalisation, as in DCGAN.
 
-    norm: "batch" (DCGAN, 3N-GAN), "weight" (Salimans et al.; in every layer), "virtual" or "none".
-    noise: standard deviation of the noise on the input. dropout: rates on the input, after the
-    first stage and before the last layer. Madani et al. name dropout; places and rates are those of
-    Salimans' code.
+    Attributes:
+      outputs: number of logits.
+      width: see above.
+      norm: "batch" (DCGAN, 3N-GAN), "weight" (Salimans et al.; all layers), "virtual" or "none".
+      noise: standard deviation of the noise on the input.
+      dropout: rates on the input, and after the first stage and before the last layer. Madani et
+        al. mention dropout; places and rates are those of Salimans' code.
+      dtype: of the layers.
     """
 
     outputs: int
@@ -34,7 +38,7 @@ class Discriminator(nn.Module):
     ) -> tuple[Array, Array]:
         """Images [N,H,W,1] -> logits [N,outputs] float32 and features [N,F] before the last layer.
 
-        `reference` [R,H,W,1] is virtual batch norm's; the results leave it out.
+        `reference` [R,H,W,1] is virtual batch norm's reference batch; the results leave it out.
         """
         references = 0 if reference is None else len(reference)
         h = x if reference is None else jnp.concatenate([reference, x])

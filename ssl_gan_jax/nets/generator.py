@@ -18,14 +18,14 @@ def latent(key: Key, n: int, *, z_dim: int, prior: str = "normal") -> Array:
 
 
 class Generator(nn.Module):
-    """z is projected to a small map, which each stage doubles; tanh at the end.
+    """Projects z to a small map, doubles the map's side in each stage, and ends with tanh.
 
     kind "upsample" (Madani et al., section 2.2): 8x8, then upsampling and 3x3 convolution, leaky
-      ReLU. Four stages reach their 128x128.
+      ReLU. Four stages give their 128x128.
     kind "dcgan" (Radford et al. 2015; 3N-GAN): 4x4, then 4x4 transposed convolutions, ReLU. Four
-      stages reach 3N-GAN's 64x64.
+      stages give 3N-GAN's 64x64.
 
-    Channels fall by half a stage and end with `width` before the image, at most 8 `width`: 512,
+    Each stage halves the channels; there are at most 8 `width`, and `width` before the image: 512,
     256, 128, 64 for width 64 at 64x64.
     """
 
@@ -37,7 +37,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, train: bool, reference: Array | None = None) -> Array:
-        """Generates; `reference` [R,Z] is virtual batch norm's, and the result leaves it out."""
+        """`reference` [R,Z] is virtual batch norm's reference batch; the result leaves it out."""
         upsample = self.kind == "upsample"
         smallest = 8 if upsample else 4
         n = stages(self.size, smallest)
@@ -50,7 +50,7 @@ class Generator(nn.Module):
             return nn.leaky_relu(h, 0.2) if upsample else nn.relu(h)
 
         h = z if reference is None else jnp.concatenate([reference, z])
-        # The bias would be taken out again by the normalisation that follows.
+        # Without bias: the normalisation that follows would remove it.
         project = nn.Dense(
             smallest**2 * widths[0], use_bias=False, kernel_init=_INIT, dtype=self.dtype
         )

@@ -39,7 +39,7 @@ class MlpGenerator(nn.Module):
 
 
 class MlpDiscriminator(nn.Module):
-    """1000-500-250-250-250 ReLU units with weight norm; noise .3 on the input, .5 after each."""
+    """1000-500-250-250-250 ReLU units with weight norm; noise .3 on the input, .5 after layers."""
 
     outputs: int
     dtype: jnp.dtype = jnp.float32
@@ -50,7 +50,7 @@ class MlpDiscriminator(nn.Module):
     ) -> tuple[Array, Array]:
         """Images [N,H,W,1] -> logits [N,outputs] float32 and the last 250 units as features."""
         del reference
-        # Their pixels, and so the size of their noise, live in [0,1].
+        # In Salimans et al. pixels are in [0,1], which sets the scale of the noise.
         h = Noise(0.3)((x.reshape(len(x), math.prod(x.shape[1:])) + 1) / 2, train)
         for width in (1000, 500, 250, 250, 250):
             features = nn.relu(WeightNorm(width, std=0.1, dtype=self.dtype)(h))

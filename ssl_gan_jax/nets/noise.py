@@ -23,8 +23,8 @@ class Noise(nn.Module):
 class Dropout(nn.Module):
     """Dropout while training, at `rate` rounded to 1/256; UserError unless it is in [0, 1).
 
-    A random byte decides on an element. `nn.Dropout` draws 32 bits for each, and on a CPU those
-    four times as many hashes are a tenth of SSL-GAN's step.
+    It draws a random byte for each element. `nn.Dropout` draws 32 bits, and on a CPU the fourfold
+    hashes take a tenth of SSL-GAN's step.
     """
 
     rate: float
@@ -37,7 +37,7 @@ class Dropout(nn.Module):
         if not train or dropped == 0:
             return x
         words = jax.random.bits(self.make_rng("noise"), (*x.shape[:-1], -(-x.shape[-1] // 4)))
-        # The barrier keeps XLA from hashing anew for each byte of a word.
+        # Without the barrier XLA would hash again for each byte of a word.
         octets = jax.lax.bitcast_convert_type(jax.lax.optimization_barrier(words), jnp.uint8)
         octets = octets.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
         return jnp.where(octets < dropped, 0, x * (256 / (256 - dropped)))

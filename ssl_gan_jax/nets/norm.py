@@ -16,8 +16,8 @@ def _near_one(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
 class BatchNorm(nn.Module):
     """DCGAN's batch normalisation: scale from N(1, .02), running statistics with momentum .9.
 
-    Statistics are those of the whole batch that it is given, in float32; under jit with a sharded
-    batch axis that is the global batch.
+    Statistics are those of the whole batch, in float32; under jit with a sharded batch axis, of the
+    global batch.
     """
 
     @nn.compact
@@ -29,17 +29,17 @@ class BatchNorm(nn.Module):
 class VirtualBatchNorm(nn.Module):
     """Virtual batch normalisation (Salimans et al. 2016, 3.4; Madani et al. 2018, 2.3).
 
-    The first `references` examples of the batch are the reference batch: they are normalised by
-    their own statistics alone. Each further example is normalised by a mixture of its own mean
-    and mean square (over H and W) with the reference's, weighted c = 1/(references+1) and 1-c,
-    so its output depends on itself and on the reference, never on its batch mates.
+    The first `references` examples are the reference batch, and are normalised by its statistics.
+    Each further example is normalised by a mixture of its mean and mean square (over H and W) with
+    the reference's, weighted c = 1/(references+1) and 1-c. So its output depends on the example and
+    the reference batch, not on the other examples.
     """
 
     references: int
 
     @nn.compact
     def __call__(self, x: Array, train: bool = True) -> Array:
-        del train  # nothing differs: the reference batch takes the place of running statistics
+        del train  # the reference batch replaces running statistics
         space = tuple(range(1, x.ndim - 1))
         x_f32 = x.astype(jnp.float32)
         mean = x_f32.mean(space, keepdims=True)
@@ -59,16 +59,15 @@ class VirtualBatchNorm(nn.Module):
 class WeightNorm(nn.Module):
     """A dense layer or a strided convolution with weight normalisation: w = g v / |v|.
 
-    Source: Salimans & Kingma 2016. Initialisation depends on the data: g and the bias make the
-    first batch's outputs have mean 0 and variance 1; an output that does not vary there (as with
-    a batch of one image) starts with g = 1. As in the published code of Salimans et al.
-    2016, g of a hidden layer then stays fixed (`learn_scale=False`) and the output layer's learns.
+    Source: Salimans & Kingma 2016. The initial g and bias give the outputs of the first batch mean
+    0 and variance 1; if an output is constant (as in a batch of one image), g is 1. As in the code
+    of Salimans et al. 2016, only the output layer learns g (`learn_scale`).
     """
 
     features: int
     kind: str = "dense"  # or "conv": strided_conv
     learn_scale: bool = False
-    std: float = 0.05  # of v at first: with Adam, a longer v turns more slowly
+    std: float = 0.05  # of the initial v; a longer v turns more slowly under Adam
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -79,7 +78,7 @@ class WeightNorm(nn.Module):
         w = v * lax.rsqrt(jnp.square(v).sum(range(v.ndim - 1)) + 1e-12)
         x, w = x.astype(self.dtype), w.astype(self.dtype)
         y = strided_conv(x, w) if self.kind == "conv" else x @ w
-        # init() runs this with the first batch: the two parameters are made from its outputs.
+        # init() calls this with the first batch, whose outputs set the two parameters.
         first = y.astype(jnp.float32).reshape(-1, self.features)
 
         def inverse_std(_: Array) -> Array:

@@ -36,21 +36,22 @@ def _each(unit: str, *numbers: int) -> tuple[Budget, ...]:
 
 TABLES: dict[str, list[Source]] = {
     "plco": [
-        Source("M Table 1", "plco", 32, "accuracy",
+        Source("Madani et al. 2018, Table 1", "plco", 32, "accuracy",
                _each("a class", 10, 25, 100, 250, 500, 1000, 2000), {
             "CNN": ("supervised", .5127, .5127, .5781, .7123, .7869, .8080, .8312),
             "GAN": ("ssl_gan", .7308, .7552, .7958, .8151, .8425, .8457, .8510),
         }),
     ],
     "domain": [
-        Source("M Table 2", "plco to openi", 32, "accuracy", (ALL,), {
+        Source("Madani et al. 2018, Table 2", "plco to openi", 32, "accuracy", (ALL,), {
             "CNN": ("cnn", .578),
             "GAN": ("gan", .764),
             "GAN, adapted": ("gan_adapted", .937),
         }),
     ],
     "chex": [
-        Source("H Table 1", "kermany", 64, "accuracy", _each("in all", 200, 500, 750, 1000, 2000), {
+        Source("Haque & Haque 2021, Table 1", "kermany", 64, "accuracy",
+               _each("in all", 200, 500, 750, 1000, 2000), {
             "vanilla": ("supervised", .8504, .8782, .8917, .908, .9167),
             "multi-tasking D": ("multitask", .8906, .9212, .9185, .9412, .9485),
             "EC-GAN": ("ec_gan", .903, .9244, .9310, .9495, .9535),

@@ -1,20 +1,20 @@
-"""Checkpoints that are either right or refused.
+"""Checkpoints that are either sound or refused.
 
     <folder>/<step>/state/          the arrays, as Orbax writes them
     <folder>/<step>/manifest.json   {"step", "meta", "leaves", "files", "sha256"}
 
-Orbax alone restores a flipped bit as a wrong weight, and a wrong dtype by casting it. So the
-manifest holds the SHA-256 of every file and of itself, and the shape and dtype of every array. A
-step is written as `<step>.tmp` and renamed when whole: what a crash leaves is never taken for a
-checkpoint. Nothing in it is code; reading one runs none.
+Orbax restores a flipped bit as a wrong weight, and casts a wrong dtype. So the manifest holds the
+SHA-256 of every file and of itself, and the shape and dtype of every array. A step is written as
+`<step>.tmp` and renamed when it is complete, so a crash leaves no half checkpoint. A checkpoint
+holds no code.
 
-Orbax takes a folder's name for a pattern: below `lr=[0.1]` it finds none of the arrays that it has
-just written, and leaves them out. So it is given another path to such a folder, `_plain`, and what
-a step holds is read back before the manifest vouches for it.
+Orbax takes a folder's name for a pattern: below `lr=[0.1]` it does not find the arrays that it has
+just written. So `_plain` gives Orbax a path without patterns, and the arrays are read back before
+the manifest is written.
 
-The state is stored flat, as `{path in the tree: array}`, and takes its containers from the state
-that it is restored into. On several processes (`processes.start`) every one makes the same calls,
-over one shared folder; the first checks, writes the manifest and renames.
+The state is stored flat, as `{path in the tree: array}`; its containers come from the state that it
+is restored into. Several processes (`processes.start`) make the same calls on one shared folder;
+process 0 checks, writes the manifest and renames.
 """
 
 import contextlib
@@ -42,16 +42,16 @@ MANIFEST = "manifest.json"
 
 
 class Saver:
-    """Writes a run's checkpoints into `folder` while the run goes on; `close` it at the end.
+    """Writes a run's checkpoints into `folder` in the background; `close` it at the end.
 
-    The last `keep_last` steps are kept, and those that `save` is told to keep.
+    It keeps the last `keep_last` steps, and the steps `keep` of `save`.
     """
 
     def __init__(self, folder: str | Path, keep_last: int = 2) -> None:
         import orbax.checkpoint as ocp
 
         self.folder, self.keep_last = Path(folder).absolute(), keep_last
-        self._plain = contextlib.ExitStack()  # names of the folder for Orbax, until it is closed
+        self._plain = contextlib.ExitStack()  # of `_plain`, until the save has finished
         self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
@@ -59,13 +59,13 @@ class Saver:
     def save(
         self, step: int, state: PyTree, meta: dict[str, Any], *, keep: Collection[int] = ()
     ) -> None:
-        """Copies `state` and writes it as checkpoint `step`, with `meta` (JSON without NaN).
+        """Writes `state` as checkpoint `step`, with `meta` (JSON without NaN).
 
-        Returns when it has been copied, so that `state` may be used up; first waits for the save
-        before. Older steps are deleted once this one is whole, but for those to be kept.
+        Waits for the previous save, then returns when `state` has been copied and may be donated.
+        Older steps are deleted when this step is complete, except for `keep` and the last steps.
 
         Raises:
-          UserError: this step, or the one before, cannot be written; the older ones are as before.
+          UserError: this step or the previous one cannot be written; older steps are unchanged.
         """
         import orbax.checkpoint as ocp
 
@@ -75,7 +75,7 @@ class Saver:
         self.wait()
         part = self.folder / f"{step}.tmp"
         with _named_errors(self.folder, step):
-            if processes.is_first():  # the others wait for it within Orbax's `save`
+            if processes.is_first():  # the other processes wait for it in Orbax's `save`
                 clean(self.folder)
                 part.mkdir(parents=True)
             plain = self._plain.enter_context(_plain(self.folder)) / part.name
@@ -89,7 +89,7 @@ class Saver:
             saving.result()
 
     def close(self) -> None:
-        """As `wait`; nothing can be saved any more."""
+        """Calls `wait`, and ends the background work."""
         try:
             self.wait()
         finally:
@@ -113,7 +113,7 @@ class Saver:
                 file.flush()
                 os.fsync(file.fileno())
             final = self.folder / str(body["step"])
-            if final.exists():  # damaged, or the same step again
+            if final.exists():  # a damaged step, or a repeated save
                 _discard(final)
             part.rename(final)
             older = [step for step in _numbered(self.folder) if step <= body["step"]]
@@ -123,31 +123,35 @@ class Saver:
 
 
 def save(folder: str | Path, step: int, state: PyTree, meta: dict[str, Any]) -> None:
-    """One `Saver.save`, finished when it returns."""
+    """Saves one checkpoint, and waits until it is written."""
     with contextlib.closing(Saver(folder)) as saver:
         saver.save(step, state, meta)
 
 
 def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest checkpoint that is sound, as (state, meta); None where there is none at all.
+    """The newest sound checkpoint, as (state, meta); None if there is no checkpoint.
 
-    `like` is a state, or its `ShapeDtypeStruct`s, of the wanted structure; the arrays come back
-    with its shardings, whatever devices they were saved from. A damaged step is named in a warning
-    and the one before it taken. Raises UserError where all are damaged, or where a leaf is missing,
-    too many, or of another shape or dtype than in `like`.
+    A damaged step is skipped with a warning.
+
+    Args:
+      folder: as in `Saver`.
+      like: a state, or its `ShapeDtypeStruct`s, with the structure and shardings of the result.
+
+    Raises:
+      UserError: all checkpoints are damaged, or the leaves differ from those of `like`.
     """
     folder = Path(folder).absolute()
 
     def newest_sound() -> int:
-        every = _numbered(folder)
-        for step in reversed(every):
+        found = _numbered(folder)
+        for step in reversed(found):
             fault = _fault(folder / str(step))
             if fault is None:
                 return step
             logging.warning("checkpoint %s is damaged and left out: %s", folder / str(step), fault)
-        if every:
+        if found:
             raise UserError(
-                f"{folder}: all checkpoints ({', '.join(map(str, every))}) are damaged; bring back "
+                f"{folder}: all checkpoints ({', '.join(map(str, found))}) are damaged; bring back "
                 "a copy of one, or delete this folder to train from the start"
             )
         return -1
@@ -157,7 +161,7 @@ def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] |
 
 
 def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """Checkpoint `step`, such as the best one, as `restore` gives it. UserError if not sound."""
+    """Checkpoint `step`, as `restore` gives it. UserError if it is not sound."""
     path = Path(folder).absolute() / str(step)
     if fault := processes.from_first(lambda: _fault(path) or ""):
         raise UserError(
@@ -168,13 +172,13 @@ def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, d
 
 
 def steps(folder: str | Path) -> list[int]:
-    """The complete checkpoints, ascending. Their contents are verified only when restored."""
+    """The complete checkpoints, ascending. Only `restore` verifies their contents."""
     folder = Path(folder)
     return [step for step in _numbered(folder) if (folder / str(step) / MANIFEST).is_file()]
 
 
 def clean(folder: Path) -> None:
-    """Deletes what interrupted saves left behind. Raises OSError where it may not."""
+    """Deletes the remains of interrupted saves. Raises OSError if it cannot."""
     for path in [*folder.glob("*.tmp"), *folder.glob("*.orbax-checkpoint-tmp*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -207,7 +211,7 @@ def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with the step in `path`, or None if every byte of it is as it was written."""
+    """What is wrong with the step in `path`; None if every byte is as it was written."""
     try:
         raw = (path / MANIFEST).read_bytes()
         manifest = json.loads(raw)
@@ -234,14 +238,14 @@ def _fault(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _named_errors(folder: Path, step: int) -> Iterator[None]:
-    """What the file system or TensorStore (a full disk is its ValueError) raises, as UserError."""
+    """Raises UserError for errors of the file system and of TensorStore (ValueError: disk full)."""
     try:
         yield
     except (OSError, ValueError) as error:
         if processes.is_first():
             with contextlib.suppress(OSError):
                 clean(folder)
-        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say errno
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore writes errno thus
         reason = os.strerror(int(code[1])) if code else str(error).strip().splitlines()[0]
         raise UserError(
             f"{folder}: cannot save step {step} ({reason}); free some space, make it writable or "
@@ -251,7 +255,7 @@ def _named_errors(folder: Path, step: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
-    """`folder`, or where its path would be taken for a pattern, a link to it in another place."""
+    """`folder`; if its path could be taken for a pattern, a link to it with another path."""
     if not set(str(folder)) & set("*?[]{}\\"):
         yield folder
         return
@@ -262,7 +266,7 @@ def _plain(folder: Path) -> Iterator[Path]:
 
 
 def _stored(state: Path) -> set[str]:
-    """The names of the arrays in Orbax's folder `state` that can be read, shape and values."""
+    """The names of the arrays in Orbax's folder `state` whose shape and values can be read."""
     import tensorstore
 
     shapes, values = set(), set()
@@ -290,13 +294,13 @@ def _sha256(path: Path) -> str:
 
 
 def _files(path: Path) -> list[str]:
-    """All files below `path` but the manifest, relative to it."""
+    """All files below `path` except for the manifest, relative to `path`."""
     names = (p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir())
     return sorted(name for name in names if name != MANIFEST)
 
 
 def _numbered(folder: Path) -> list[int]:
-    """The steps that have a folder, sound or not. A folder that cannot be listed is not empty."""
+    """The steps that have a folder, sound or not. UserError if `folder` cannot be listed."""
     try:
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -310,7 +314,7 @@ def _numbered(folder: Path) -> list[int]:
 
 
 def _discard(path: Path) -> None:
-    """Deletes a step; renames it first, so that a kill midway leaves no half of it."""
+    """Deletes a step; renames it first, so that a kill leaves no half checkpoint."""
     trash = path.with_name(f"{path.name}.old.tmp")
     path.rename(trash)
     shutil.rmtree(trash)

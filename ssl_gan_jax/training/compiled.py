@@ -13,10 +13,10 @@ from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
 
 class Compiled(NamedTuple):
-    """The functions of one method, jitted, for a number of runs that train as one."""
+    """The jitted functions of a method, for runs that train as one program."""
 
     devices: Devices
-    init: Callable[[Array, Batch], TrainState]  # of one run, as `classify` and `generate` are
+    init: Callable[[Array, Batch], TrainState]  # of one run, like `classify` and `generate`
     one_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     several_steps: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     classify: Callable[[TrainState, Array], tuple[Array, Array]] | None
@@ -28,16 +28,16 @@ class Compiled(NamedTuple):
 def compile_method(
     settings: tuple[tuple[str, Any], ...], n: int, shard_sizes: tuple[int, int] | None
 ) -> Compiled:
-    """The programs of `n` runs; kept, so that the runs of a sweep compile them once.
+    """Compiles a method for `n` runs; cached, so that the runs of a sweep compile it once.
 
     Args:
       settings: the items of the method's config.
       n: number of runs that train together.
-      shard_sizes: the sizes of the batches that a single run divides over all devices; None: a
-        replica, on one device.
+      shard_sizes: the batch sizes of a single run, which divides its batches over all devices;
+        None: each run is a replica on one device.
 
     Raises:
-      UserError: a setting of the method is wrong, or the batches do not divide.
+      UserError: a setting of the method is wrong, or the devices do not divide the batches.
     """
     method = methods.build(dict(settings))
     mesh = data_mesh(*shard_sizes) if shard_sizes else None
@@ -50,8 +50,8 @@ def compile_method(
         devices=devices,
         init=jax.jit(
             lambda key, raw: method.init(key, scaled(raw)),
-            out_shardings=devices.one_state,  # on several processes, the one state of them all
-            # Runs once: on a CPU the optimising compiler would take longer than it saves.
+            out_shardings=devices.one_state,  # with several processes, one global state
+            # `init` runs once: on a CPU, optimising it takes longer than it saves.
             compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
         ),
         one_step=devices.compile(train_step),

@@ -1,10 +1,10 @@
-"""One program over many devices, in one of two ways.
+"""One program on many devices, in one of two ways.
 
-One run      the batch is divided, the state is on each device. Gradients and batch statistics are
-             those of the global batch (the global view of `jax.jit`), so the number of devices
-             changes rounding and nothing else.
-Replicas     runs side by side, each with a state and a batch of its own: divided over the devices,
-             stacked by `vmap` where a device has several. No communication.
+One run      the devices share the batch, and each holds the whole state. Gradients and batch
+             statistics are those of the global batch (the global view of `jax.jit`), so the number
+             of devices changes only the rounding.
+Replicas     the devices share the runs, each with its own state and batch, without communication.
+             `vmap` stacks the runs of a device.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def data_mesh(*batch_sizes: int, devices: Sequence[jax.Device] | None = None) ->
     """A mesh of all devices (or of `devices`) with one axis, "data".
 
     Raises:
-      UserError: a batch size that the devices cannot share evenly.
+      UserError: the number of devices does not divide a batch size.
     """
     devices = jax.devices() if devices is None else devices
     n = len(devices)
@@ -35,25 +35,25 @@ def data_mesh(*batch_sizes: int, devices: Sequence[jax.Device] | None = None) ->
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Each device holds the whole array."""
+    """The sharding in which each device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def shard(batch: PyTree, mesh: Mesh, axis: int = 0) -> PyTree:
-    """This process's part of a batch (NumPy arrays) -> the global batch, divided over `mesh`."""
+    """Makes the global batch on `mesh` from this process's part of it, in NumPy."""
     sharding = NamedSharding(mesh, PartitionSpec(*axis * (None,), *mesh.axis_names))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
 def replica_mesh(n: int) -> Mesh:
-    """A mesh of as many devices as share `n` replicas evenly, with one axis, "replica"."""
+    """The largest mesh whose devices share `n` replicas evenly, with one axis, "replica"."""
     devices = jax.devices()
     size = max(d for d in range(1, len(devices) + 1) if n % d == 0)
     return jax.make_mesh((size,), ("replica",), (AxisType.Auto,), devices=devices[:size])
 
 
 def over_replicas(function: Callable, mesh: Mesh) -> Callable:
-    """`function` on each replica: every argument and result gets a first axis of replicas."""
+    """Maps `function` over replicas, which are the first axis of each argument and result."""
 
     def local(*args):
         if len(jax.tree.leaves(args)[0]) > 1:
@@ -67,7 +67,7 @@ def over_replicas(function: Callable, mesh: Mesh) -> Callable:
 
 
 class Devices:
-    """Where the states and batches of `n` runs live: one divided over `mesh`, or replicas."""
+    """Places `n` runs on devices: one run divided over `mesh`, or replicas."""
 
     def __init__(self, n: int, mesh: Mesh | None = None) -> None:
         self.n = n
@@ -79,7 +79,7 @@ class Devices:
     def compile(
         self, step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-        """Compiles a train step, or several steps as one; the state given to it is used up."""
+        """Compiles one or several train steps; the result donates its first argument, the state."""
         jitted = jax.jit(step if self.n == 1 else over_replicas(step, self.mesh), donate_argnums=0)
         if processes.is_single_process():
             return jitted
@@ -89,7 +89,7 @@ class Devices:
         def call(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             if not compiled:
                 compiled.append(jitted.lower(state, batch).compile())
-                processes.wait()  # on CPUs a collective waits 30 s for the others, no longer
+                processes.wait()  # on CPUs a collective waits only 30 s for the other processes
             return compiled[0](state, batch)
 
         return call
@@ -97,7 +97,7 @@ class Devices:
     def put(self, batches: list[list[Batch]]) -> Batch:
         """Each run's next batches, as one argument of the compiled step.
 
-        A single batch of each run has no axis of steps, and a single run none of replicas.
+        A single batch has no axis of steps, and a single run has no axis of replicas.
         """
         k = len(batches[0])
         each = [jax.tree.map(lambda *x: np.stack(x), *run) if k > 1 else run[0] for run in batches]
@@ -106,7 +106,7 @@ class Devices:
         return shard(jax.tree.map(lambda *x: np.stack(x), *each), self.mesh)
 
     def put_states(self, states: list[TrainState]) -> TrainState:
-        """Each run's state -> the state of the compiled step."""
+        """Each run's state, as one argument of the compiled step."""
         if self.n == 1:
             return jax.device_put(states[0], self.one_state)
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
@@ -116,7 +116,7 @@ class Devices:
         """The inverse of `put_states`."""
         if self.n == 1:
             return [state]
-        state = jax.device_get(state)  # all at once: slices on the devices would be many programs
+        state = jax.device_get(state)  # one transfer; slicing on devices compiles many programs
         return [
             jax.tree.map(lambda x, i=i: jax.device_put(x[i], self.one_state), state)
             for i in range(self.n)

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, who holds it, and whether what it holds may be gone on with."""
+"""A run's folder: locks it, and checks that its content belongs to the run."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ from ssl_gan_jax.training import checkpoint
 
 @contextlib.contextmanager
 def lock_folder(workdir: Path) -> Iterator[None]:
-    """Holds the run folder, which it makes: two processes would write each other's files.
+    """Makes the run folder and locks it, so that no other process trains in it.
 
-    Where there are no locks on folders (see `processes.lock`) it holds nothing.
+    Without effect if the system cannot lock folders (see `processes.lock`).
 
     Raises:
-      UserError: another process holds it, or it cannot be made.
+      UserError: another process has locked the folder, or it cannot be made.
     """
 
     def busy() -> NoReturn:
@@ -44,13 +44,13 @@ def lock_folder(workdir: Path) -> Iterator[None]:
 
 
 def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> bool:
-    """Refuses a folder that holds another config's run, or nobody knows whose.
+    """Checks that `workdir` holds no run of another config.
 
     Returns:
-      Whether its run is to have another number of steps than before, and all else is the same.
+      Whether the number of steps differs from that of the run in `workdir`.
 
     Raises:
-      UserError: names the keys that differ; or there are checkpoints without a config.
+      UserError: the run has another config, or there are checkpoints without a config.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -73,10 +73,14 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> bool:
 
 
 def set_result_aside(workdir: Path, goes_on: bool) -> None:
-    """Makes a finished run an unfinished one: result.json becomes result.STEPS.json.
+    """Renames the result.json of a finished run to result.STEPS.json.
+
+    Args:
+      workdir: the run's folder.
+      goes_on: whether a checkpoint was restored.
 
     Raises:
-      UserError: it has no checkpoint from which it `goes_on`; or the file cannot be renamed.
+      UserError: no checkpoint was restored, or the file cannot be renamed.
     """
     path = workdir / "result.json"
     if not path.exists():

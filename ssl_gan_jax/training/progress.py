@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, else lines of text."""
+"""Training progress: a bar on a terminal, else lines of text."""
 
 import contextlib
 import sys
@@ -10,20 +10,20 @@ from ssl_gan_jax import processes
 
 
 def clock(seconds: float) -> str:
-    """As in "1:02:03"."""
+    """Hours, minutes and seconds, as "1:02:03"."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
 def open_progress(total: int, start: int) -> "Progress | processes.Null":
-    """A progress bar on process 0; on the others one that shows nothing."""
+    """A progress bar on process 0, a null object on other processes."""
     return Progress(total, start) if processes.is_first() else processes.Null()
 
 
 class Progress:
-    """How far training is: a bar on a terminal, else a line of plain text per log step.
+    """A context manager that shows a bar on a terminal, else a line of text at each log step.
 
-    `start` is the step that this process began at; the rate counts its own steps only, and not the
-    first of them, which compiles. Use it as a context manager. `stream` is stderr by default.
+    `start` is the step that this process begins at. The rate is that of this process, without its
+    first step, which compiles. `stream` is stderr by default.
     """
 
     def __init__(self, total: int, start: int = 0, stream: IO[str] | None = None) -> None:
@@ -43,7 +43,7 @@ class Progress:
             self._task = self._bar.add_task("", total=total, completed=start)
 
     def update(self, step: int, metrics: Mapping[str, float | None] | None = None) -> None:
-        """To be called after every step; with `metrics` at the log steps (None is left out)."""
+        """Shows `step`, and at log steps the `metrics` that are not None."""
         now = time.monotonic()
         done, since = self._origin
         rate = (step - done) / max(now - since, 1e-9)
@@ -59,7 +59,7 @@ class Progress:
             self._print(self._line(step, rate))
 
     def _print(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # the reader is gone: training goes on without it
+        with contextlib.suppress(OSError):  # stderr is closed: training goes on
             print(line, file=self._stream, flush=True)
 
     def _line(self, step: int, rate: float) -> str:
@@ -69,13 +69,13 @@ class Progress:
         return line.rstrip()
 
     def __enter__(self) -> "Progress":
-        """Starts the bar where there is one."""
+        """Starts the bar."""
         if self._bar is not None:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops it, and leaves the last line in its place."""
+        """Stops the bar, and prints its last line."""
         if self._bar is not None:
             self._bar.stop()
             last = self._bar.tasks[0].description

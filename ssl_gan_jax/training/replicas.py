@@ -1,7 +1,7 @@
 """Several runs as one program: replicas, which differ in seed or labels only.
 
-`Replicas` offers what the loop asks of a `TrainingRun`, over a state and batches with a leading
-axis of runs, and hands each run its own part.
+`Replicas` has the methods of a `TrainingRun` that the loop calls. Its state and batches have a
+leading axis of runs.
 """
 
 import collections
@@ -24,7 +24,7 @@ from ssl_gan_jax.types import Batch, Metrics, TrainState
 
 
 class Replicas:
-    """Runs that stand at the same step and train as one program."""
+    """Runs at the same step, which train as one program."""
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = list(runs)
@@ -37,16 +37,16 @@ class Replicas:
 
     @property
     def shown(self) -> dict[str, float | None]:
-        """What the first run's progress bar would say."""
+        """The metrics of the first run, for the progress bar."""
         return self.runs[0].shown
 
     @property
     def best_is_new(self) -> bool:
-        """Whether a run's is: then all save, so that they can go on together."""
+        """Whether any run has a new best state; then all runs save, to stay at the same step."""
         return any(run.best_is_new for run in self.runs)
 
     def begin(self) -> tuple[TrainState, int]:
-        """All states as one, and their step."""
+        """The states of all runs as one, and their step."""
         states, steps = zip(*(run.begin() for run in self.runs), strict=True)
         return self.compiled.devices.put_states(list(states)), steps[0]
 
@@ -64,10 +64,10 @@ class Replicas:
 
     def put(self, batches: Sequence[tuple[Batch, ...]]) -> Batch:
         """The next batches of all runs as one argument of the compiled step, on the devices."""
-        return self.compiled.devices.put([list(own) for own in zip(*batches, strict=True)])
+        return self.compiled.devices.put([list(run) for run in zip(*batches, strict=True)])
 
     def collect(self, metrics: Metrics) -> None:
-        """Keeps metrics [runs] or [runs,k] until `log` or `save` needs them."""
+        """Keeps metrics [runs] or [runs,k] for `log` and `save`."""
         self._metrics.append(metrics)
 
     def log(self, step: int) -> None:
@@ -116,9 +116,9 @@ def open_runs(
     about: Sequence[Mapping[str, Any]] | None,
     shard: bool,
 ) -> Iterator[list[TrainingRun | Replicas]]:
-    """Opens and locks the folders of the runs that are not finished; arguments as `train.together`.
+    """Opens and locks the folders of unfinished runs; arguments as `train.together`.
 
-    Everything that can be wrong with the input raises before a file is written.
+    Raises UserError for bad input before it writes a file.
     """
     if len(configs) > 1 and not processes.is_single_process():
         raise UserError(
@@ -126,20 +126,21 @@ def open_runs(
             "own (sweep --shard=i/n) or use one process"
         )
     for config in configs[1:]:
-        apart = differences(configs[0], config)
-        if apart := [d for d in apart if d.partition(":")[0] not in REPLICA_KEYS]:
-            raise UserError(f"runs that train together must not differ in {'; '.join(apart)}")
+        changed = differences(configs[0], config)
+        if changed := [text for text in changed if text.partition(":")[0] not in REPLICA_KEYS]:
+            raise UserError(f"runs that train together must not differ in {'; '.join(changed)}")
     runs = []
-    for config, workdir, more in zip(configs, workdirs, about or [{}] * len(configs), strict=True):
+    about = about or [{}] * len(configs)
+    for config, workdir, facts in zip(configs, workdirs, about, strict=True):
         other_steps = check_workdir(workdir, config)
         if (workdir / "result.json").exists() and not other_steps:
             logging.info("%s is finished; delete it or choose another --workdir", workdir)
         else:
-            runs.append(TrainingRun(config, workdir, shard and len(configs) == 1, more))
+            runs.append(TrainingRun(config, workdir, shard and len(configs) == 1, facts))
     with contextlib.ExitStack() as stack:
         for run in runs if processes.is_first() else ():
             stack.enter_context(lock_folder(run.workdir))
-        groups = collections.defaultdict(list)  # of runs that stand at the same step
+        groups = collections.defaultdict(list)  # runs by step
         for run in runs:
             groups[run.steps, run.restore()].append(run)
         yield [Replicas(group) if len(group) > 1 else group[0] for group in groups.values()]
@@ -148,7 +149,7 @@ def open_runs(
 def results_of(
     workdirs: Sequence[Path], results: Mapping[Path, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Each run's result: one of `results`, or what stands in its folder."""
+    """The result of each run: from `results`, else from its folder."""
     return [
         results.get(workdir) or json.loads((workdir / "result.json").read_text())
         for workdir in workdirs

@@ -1,4 +1,4 @@
-"""What a finished run gives: scores, calibration, samples, predictions and its card."""
+"""The result of a finished run: scores, calibration, samples, predictions and model card."""
 
 import functools
 import platform
@@ -17,13 +17,14 @@ from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.run import TrainingRun
 from ssl_gan_jax.types import Array, TrainState
 
-BATCH = 64  # images in a call: the last one is padded, so that one program serves all
+BATCH = 64  # images in a call; the last call is padded, so that one program serves all
+FIT = 1000  # training images that fit the OOD detector; more change little
 
 
 def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
     """Tests the best state of `run`, whose last state is `state`; writes result.json and the card.
 
-    With result.json the run is done.
+    A run with a result.json is finished.
     """
     config, dataset = run.config, run.dataset
     result = {
@@ -47,7 +48,7 @@ def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
         "wall_s": round(run.wall_s(), 1),
         **run.about,
     }
-    processes.wait()  # no process is at work on this run any more
+    processes.wait()  # until all processes have finished
     if processes.is_first():
         write_json(run.workdir / "result.json", result)
         write_card(run.workdir, config.to_dict(), result)
@@ -55,10 +56,10 @@ def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
 
 
 def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
-    """The results of the best state: test scores (computed once), and samples of the generator.
+    """The best state's scores of validation, test and generated images.
 
-    Writes what `predict` needs to know (calibration.*), and predictions.csv of the test images.
-    With `train.test_at_end` off, as for tuning, the test images are not used.
+    Writes calibration.*, which `predict` needs, and predictions.csv of the test images. If
+    `train.test_at_end` is off, as for tuning, the test images are not used.
     """
     best, dataset, records = run.meta["best"], run.dataset, run.dataset.records
     result = {"best_step": int(state.step), "test": None, "validation": None, "samples": None}
@@ -66,7 +67,7 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
         result["best_step"] = best["step"]
         state, _ = checkpoint.restore_step(run.checkpoints, best["step"], run.abstract_state)
     if run.compiled.generate:
-        rows = learnt_from(dataset, run.config, bool(run.compiled.classify))
+        rows = generator_rows(dataset, run.config, bool(run.compiled.classify))
         result["samples"] = generated.memorisation(
             np.asarray(run.samples(state)),
             records.image[rows],
@@ -102,40 +103,37 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
     return result
 
 
-FIT = 1000  # training images that say what is familiar; more change little
-
-
 def fit_calibration(
     classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Dataset
 ) -> tuple[calibration.Calibration, np.ndarray]:
-    """By the validation images of `task`, of which there must be some; and their logits [V,K].
+    """The calibration that the validation images (at least one) give, and their logits [V,K].
 
-    `classify` is a method's, jitted. A fifth of the training images is held out of what
-    counts as familiar and joins the validation images in saying how far that reaches.
+    The OOD detector is fitted to 4/5 of the training images. The others and the validation images
+    set its limit. `classify` is a method's, jitted.
     """
     compiled = functools.partial(classify, state)
     image, rows = task.records.image, np.union1d(task.labeled, task.unlabeled)
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = metrics.batched(compiled, image[task.val], BATCH)
-    _, known = metrics.batched(compiled, image[rows], BATCH)
-    held = np.arange(len(rows)) % 5 == 4
+    _, train_features = metrics.batched(compiled, image[rows], BATCH)
+    held_out = np.arange(len(rows)) % 5 == 4
     ood_detector = None
     if len(rows) >= 5:
         ood_detector = calibration.fit_ood_detector(
-            known[~held], np.concatenate([known[held], features])
+            train_features[~held_out], np.concatenate([train_features[held_out], features])
         )
     label, patient = task.records.label[task.val], task.records.patient[task.val]
     return calibration.fit(logits, label, patient, ood_detector), logits
 
 
-def learnt_from(task: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:
-    """Rows of the images that G could copy: all of training, or the labelled if it saw no others.
+def generator_rows(task: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:
+    """Rows of the images that G was trained on, and could copy.
 
-    `labels`: whether the method uses labels; one that does not learns from all images as they are.
+    `labels`: whether the method uses labels. A method without labels trains on all images.
     """
     if labels and not config["train"]["unlabeled_batch_size"]:
         return task.labeled
-    if labels and config.get("data", {}).get("adapt") == "target":  # else they are among the others
+    if labels and config.get("data", {}).get("adapt") == "target":  # else `unlabeled` holds both
         return np.union1d(task.labeled, task.unlabeled)
     return task.unlabeled

@@ -1,4 +1,4 @@
-"""One training run: its data, its state and folder, and what happens in its loop."""
+"""One training run: its data, its state, its folder, and the events of its loop."""
 
 import contextlib
 import time
@@ -31,7 +31,7 @@ PLACE_OF_ONE_RUN = (0, 1)  # process 0 of 1
 class TrainingRun:
     """A run in its folder. `train.train` calls its methods from `begin` to `parts`.
 
-    Raises UserError for everything that can be wrong with the input; writes nothing before `begin`.
+    Raises UserError for bad input; writes nothing before `restore`.
     """
 
     def __init__(
@@ -41,18 +41,18 @@ class TrainingRun:
         shard: bool = True,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """`shard`: divide batches over all devices. `about`: what else result.json should say."""
+        """`shard`: divide batches over all devices. `about`: more entries for result.json."""
         self.config, self.workdir, self.about = config, workdir, about or {}
         self.checkpoints, train = workdir / "checkpoints", config.train
         self.shard_sizes = (train.batch_size, train.unlabeled_batch_size) if shard else None
         check(config)
-        self._check_method()  # before images are prepared, which may take hours
+        self._check_method()  # before it prepares images, which may take hours
         self.dataset = open_dataset(config.data, train.seed)
         self.classes = self.dataset.records.classes
         self.compiled = self.compile()
         if self.compiled.classify:
             check_taught(self.dataset)
-        # What batches are drawn from: all images serve a method that has no use for labels.
+        # A method without labels is trained on all images.
         self.train_rows = self.dataset.labeled if self.compiled.classify else self.dataset.unlabeled
         self.uses_unlabeled = bool(train.unlabeled_batch_size or not self.compiled.classify)
         self.steps = train.steps
@@ -62,7 +62,7 @@ class TrainingRun:
             raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
-        # The whole first batch, on every process: all begin with the same weights.
+        # Each process has the whole first batch, so that all begin with the same weights.
         first = next(self.batches(0, 1, process=PLACE_OF_ONE_RUN))
         self._init_args = jax.random.key(train.seed), first
         self.abstract_state = jax.tree.map(
@@ -72,9 +72,9 @@ class TrainingRun:
             jax.eval_shape(self.compiled.init, *self._init_args),
         )
         self._metrics: list[Metrics] = []  # of the steps since the last line
-        self.replicas = 1  # runs that share the time
-        self.best_is_new = False
-        self.shown: dict[str, float | None] = {}  # what a progress bar should say
+        self.replicas = 1  # runs that train as one program with this run
+        self.best_is_new = False  # whether the best state is not saved yet
+        self.shown: dict[str, float | None] = {}  # metrics for the progress bar
 
     def compile(self, replicas: int = 1, num_classes: int = 0) -> Compiled:
         """The method's compiled functions, for one of `replicas` runs that train as one program."""
@@ -82,9 +82,9 @@ class TrainingRun:
         return compile_method(tuple(sorted(settings.items())), replicas, self.shard_sizes)
 
     def _check_method(self) -> None:
-        """Traces the first state for two classes: raises UserError if the settings do not fit.
+        """Traces the first state; raises UserError if the settings do not fit.
 
-        How many classes there are is not known before the images are listed.
+        For two classes: the number of classes is unknown before the images are listed.
         """
         train, side = self.config.train, self.config.data.size
         image, unlabeled = (
@@ -95,7 +95,7 @@ class TrainingRun:
         jax.eval_shape(self.compile(num_classes=2).init, jax.random.key(0), raw)
 
     def restore(self) -> int:
-        """Prepares `begin`: the last checkpoint's state or a new one; returns its step."""
+        """Prepares the state for `begin`, of the last checkpoint or new; returns its step."""
         processes.check_same(
             "config and data",
             repr(self.config.to_dict()),
@@ -126,14 +126,14 @@ class TrainingRun:
         return int(self._state.step)
 
     def begin(self) -> tuple[TrainState, int]:
-        """The state to go on from, which `restore` found and is no longer kept here; its step."""
+        """The state that `restore` prepared, and its step; the run no longer holds the state."""
         state = self._state
         del self._state
         return self.compiled.devices.put_states([state]), int(state.step)
 
     @contextlib.contextmanager
     def files(self, step: int) -> Iterator[None]:
-        """Opens the files that training writes, as they were at `step`."""
+        """Opens the files that training writes, without lines after `step`."""
         self._log_start(step)
         with open_writer(self.workdir, step) as self._writer:
             self._saver = checkpoint.Saver(self.checkpoints)
@@ -143,7 +143,7 @@ class TrainingRun:
     def batches(
         self, start: int, stop: int, process: tuple[int, int] | None = None
     ) -> Iterator[Batch]:
-        """Batches of NumPy arrays for the steps from `start` to `stop` - 1; this process's part."""
+        """This process's part of the batches for steps `start` to `stop` - 1, in NumPy."""
         records, train = self.dataset.records, self.config.train
         return pipeline.batches(
             records.image,
@@ -163,7 +163,7 @@ class TrainingRun:
         return self.compiled.devices.put([list(batches)])
 
     def collect(self, metrics_of_steps: Metrics) -> None:
-        """Keeps a call's metrics, [] or [k], until `log` or `save` needs them."""
+        """Keeps a call's metrics, [] or [k], for `log` and `save`."""
         self._metrics.append(metrics_of_steps)
 
     def log(self, step: int) -> None:
@@ -174,7 +174,7 @@ class TrainingRun:
         self._writer.scalars(step, self.shown, "train")
 
     def evaluate(self, step: int, state: TrainState) -> None:
-        """Scores the validation images at threshold .5, and notes whether these are the best."""
+        """Scores the validation images at threshold .5, and updates the best step."""
         rows = self.dataset.val
         if not self.compiled.classify or not len(rows):
             return
@@ -188,13 +188,13 @@ class TrainingRun:
         self.shown["val_auroc"] = scores["auroc"]
 
     def sample(self, step: int, state: TrainState) -> None:
-        """Writes pictures of the same z's, and histograms of all weights."""
+        """Writes images of the same z at each call, and histograms of all weights."""
         self._writer.histograms(step, {k: p.params for k, p in state.players.items()})
         if self.compiled.generate:
             self._writer.images(step, grid(np.asarray(self.samples(state)), columns=8))
 
     def save(self, step: int, state: TrainState) -> None:
-        """Writes a checkpoint, with the metrics that no line has been written of."""
+        """Writes a checkpoint, with the metrics that are not in metrics.jsonl yet."""
         columns = self._columns(step) if self._metrics else {}
         unlogged = {name: values.tolist() for name, values in columns.items()} or None
         self.meta = self.meta | {"wall_s": self.wall_s(), "pending": unlogged}
@@ -211,7 +211,7 @@ class TrainingRun:
         return self._wall_s_before + time.monotonic() - self._begun
 
     def predict(self, state: TrainState, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class probabilities and logits, each [len(rows),K], of these images."""
+        """Class probabilities and logits of the images `rows`, each [len(rows),K]."""
 
         def predict(images: np.ndarray) -> jax.Array:
             return self.compiled.classify(state, images)[0]
@@ -221,15 +221,11 @@ class TrainingRun:
         return calibration.tempered(logits, 1.0), logits
 
     def samples(self, state: TrainState) -> jax.Array:
-        """The same z's images [SAMPLES,S,S,1] in [-1,1] of every state."""
+        """Images [SAMPLES,S,S,1] in [-1,1] of the same z for every state."""
         return self.compiled.generate(state, self.compiled.draw_z(jax.random.key(0), SAMPLES))
 
     def _columns(self, step: int) -> dict[str, np.ndarray]:
-        """Each metric [n] of the n steps since the last line, of which `step` is the last.
-
-        Raises:
-          UserError: one is not finite; names the folder, the first such step and its terms.
-        """
+        """Each metric [n] of the n steps since the last line. UserError as `check_finite`."""
         parts = [jax.tree.map(np.atleast_1d, part) for part in jax.device_get(self._metrics)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[-1]}
         check_finite(columns, step, self.workdir)
@@ -256,10 +252,10 @@ class TrainingRun:
 
 
 def check_finite(columns: Mapping[str, np.ndarray], step: int, where: Path) -> None:
-    """Checks each metric [n] of the last n steps, of which `step` is the last.
+    """Checks each metric [n] of n steps that end with `step`, in the run's folder `where`.
 
     Raises:
-      UserError: one is not finite; names the run's folder, the first such step and its terms.
+      UserError: a metric is not finite; names the first such step and its metrics.
     """
     finite = np.stack([np.isfinite(values) for values in columns.values()])  # [metric, step]
     if not finite.all():

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, pictures of samples."""
+"""The files that a run writes while it trains: metrics.jsonl, TensorBoard events, samples."""
 
 import contextlib
 import json
@@ -16,16 +16,15 @@ from ssl_gan_jax.files import atomic_write, user_error, write_png
 
 
 def open_writer(workdir: Path, resume_step: int) -> "Writer | processes.Null":
-    """The run's writer on process 0; on the others one that writes nothing."""
+    """The run's writer on process 0, a null object on other processes."""
     return Writer(workdir, resume_step) if processes.is_first() else processes.Null()
 
 
 class Writer:
-    """Appends metrics to `metrics.jsonl` and TensorBoard, and puts pictures into `samples/`.
+    """Appends metrics to `metrics.jsonl` and TensorBoard, and writes images into `samples/`.
 
-    A line that a crash tore is removed on opening. `resume_step` is the step that training goes on
-    from (0: anew): lines and events after it are dropped, so that the file reads as if training
-    had never stopped. None keeps all. Raises UserError where the folder cannot be written.
+    A new writer deletes incomplete lines, and lines and events after `resume_step`, the step of the
+    restored state (None: keeps all). Raises UserError if the folder cannot be written.
     """
 
     def __init__(self, workdir: str | Path, resume_step: int | None = None) -> None:
@@ -42,7 +41,7 @@ class Writer:
             self._board = SummaryWriter(str(self._folder), purge_step=purge)
 
     def scalars(self, step: int, values: Mapping[str, float | None], prefix: str = "") -> None:
-        """One JSON line `{"step", "prefix/name": value}`; what is not finite is written as null."""
+        """Writes a JSON line `{"step", "prefix/name": value}`; values not finite become null."""
         named = {f"{prefix}/{name}" if prefix else name: v for name, v in values.items()}
         finite = {
             name: float(v) if v is not None and math.isfinite(v) else None
@@ -55,32 +54,32 @@ class Writer:
                     self._board.add_scalar(name, value, int(step))
 
     def images(self, step: int, picture: np.ndarray, name: str = "samples") -> None:
-        """`<name>/<step:06d>.png`, and TensorBoard, from a uint8 `[h,w]` as `grid` makes it."""
+        """Writes uint8 `[h,w]` to `<name>/<step:06d>.png` and to TensorBoard."""
         write_png(self._folder / name / f"{step:06d}.png", picture)
         self._board.add_image(name, picture, int(step), dataformats="HW")
 
     def histograms(self, step: int, arrays: Mapping[str, Any]) -> None:
-        """To TensorBoard: the distribution of each array of a nested dict, where it is finite."""
+        """Writes the distribution of each finite array of a nested dict to TensorBoard."""
         for name, array in traverse_util.flatten_dict(arrays, sep="/").items():
             if np.isfinite(values := np.asarray(array, np.float32)).all():
                 self._board.add_histogram(name, values, int(step), bins=50)
 
     def close(self) -> None:
-        """Flushes and closes both. Raises UserError where the last of it cannot be written."""
+        """Closes both. Raises UserError if the last lines cannot be written."""
         with user_error(self._folder), contextlib.closing(self._board):
             self._lines.close()
 
     def __enter__(self) -> "Writer":
-        """Itself."""
+        """Returns the writer."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes."""
+        """Closes the writer."""
         self.close()
 
 
 def _repair(path: Path, resume_step: int | None) -> None:
-    """Rewrites a metrics file without torn lines and without those after `resume_step`."""
+    """Deletes incomplete lines, and lines after `resume_step`, from a metrics file."""
     if not path.exists():
         return
     before = path.read_bytes()
