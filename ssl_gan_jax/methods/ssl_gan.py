@@ -32,14 +32,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gan_jax.augment import Augmentation, augmentation
-from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pull_away
 from ssl_gan_jax.methods import _added_terms
-from ssl_gan_jax.nets.discriminator import Discriminator
-from ssl_gan_jax.nets.generator import Generator, latent
-from ssl_gan_jax.nets.mlp import MlpDiscriminator, MlpGenerator
-from ssl_gan_jax.player import Player, adam, averaged
-from ssl_gan_jax.types import Array, Batch, Key, Method, Metrics, TrainState
+from ssl_gan_jax.methods._ssl_gan_networks import init_ssl_gan
+from ssl_gan_jax.nets.generator import latent
+from ssl_gan_jax.player import averaged
+from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,38 +104,14 @@ def loss_generated(logits: Array) -> Array:
 
 def build(config: Config) -> Method:
     """The method's pure functions for these settings. UserError: vbn in networks that have none."""
-    k, dtype = config.num_classes, jnp.dtype(config.dtype)
+    k = config.num_classes
     outputs = k if config.k_logits else k + 1
-    if config.nets == "mlp" and config.vbn != "none":
-        raise UserError(f"method.vbn: {config.vbn!r}; the mlp nets have none: method.vbn=none")
-    if config.nets == "mlp":
-        net_g, net_d = MlpGenerator(config.size, dtype), MlpDiscriminator(outputs, dtype)
-    else:
-        norm_g = "virtual" if config.vbn in ("G", "both") else "batch"
-        norm_d = "virtual" if config.vbn in ("D", "both") else "weight"
-        net_g = Generator(config.size, config.generator, config.width, norm_g, dtype)
-        net_d = Discriminator(outputs, config.width, norm_d, config.noise, config.dropout, dtype)
-
     draw_z = functools.partial(latent, z_dim=config.z_dim, prior=config.z_prior)
+    init = init_ssl_gan(config, draw_z, outputs)
     augmented = augmentation(config)
 
     def k_plus_1(logits: Array) -> Array:
         return jnp.pad(logits, ((0, 0), (0, k + 1 - outputs)))
-
-    def init(key: Key, batch: Batch) -> TrainState:
-        if not len(batch.unlabeled):
-            raise UserError("train.unlabeled_batch_size: 0; ssl_gan needs unlabelled images")
-        rng, key_z, key_ref, key_g, key_d = jax.random.split(key, 5)
-        z, reference = draw_z(key_z, len(batch.unlabeled)), {}
-        if config.vbn in ("G", "both"):
-            reference["G"] = draw_z(key_ref, config.reference_size)
-        if config.vbn in ("D", "both"):
-            reference["D"] = batch.unlabeled[: config.reference_size]
-        adam_g = adam(config.lr_g, config.beta1, config.eps_root)
-        adam_d = adam(config.lr_d, config.beta1, config.eps_root)
-        g = Player.create(net_g, adam_g, config.ema, key_g, z, reference.get("G"))
-        d = Player.create(net_d, adam_d, config.ema, key_d, batch.unlabeled, reference.get("D"))
-        return TrainState(jnp.int32(0), rng, {"G": g, "D": d}, reference)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "u", "fake", "g", "d", "g_d")
