@@ -133,6 +133,15 @@ def test_without_calibration_the_runs_threshold_holds(tmp_path):
     assert calibration.load(tmp_path, None).threshold() == 0.5
 
 
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_the_balanced_point_is_a_half_whatever_the_images_say(temperature):
+    logits, label = drawn(60, 0)
+    points = calibration.operating_points(logits, label, np.arange(60), temperature)
+    assert points["balanced"]["threshold"] == pytest.approx(0.5)
+    old = calibration.Calibration(temperature, {"youden": {"threshold": 0.3}}, None)
+    assert old.threshold("balanced") == 0.5 and old.threshold() == 0.3
+
+
 def test_operating_points_are_found_however_they_are_written():
     made = Calibration(1.0, {"sensitivity=0.9": {"threshold": 0.2}}, None)
     assert made.threshold("sensitivity=.90") == 0.2
