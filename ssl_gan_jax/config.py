@@ -75,7 +75,7 @@ def base(
 
     Args:
       method: a module of `ssl_gan_jax.methods`.
-      data: a package of `ssl_gan_jax.data.sources`.
+      data: a module of `ssl_gan_jax.data.sources`.
       size: side of the images in pixels; the method's `size` and `shift` follow `data.size`.
       seed: of initialisation, order, augmentation and the draw of labels.
       preset: of the method's settings, see `methods.defaults`.

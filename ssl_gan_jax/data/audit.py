@@ -58,7 +58,7 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     duplicates = {"exact_duplicates": parted(exact), "near_duplicates": parted(near)}
     report = {
         "images": len(found.path),
-        "splits_by": "patient" if found.understood.by_patient else "image",
+        "splits_by": "patient" if found.metadata.by_patient else "image",
         "patients": len(np.unique(found.patient)),
         "leaks": len(patients) + len(duplicates["exact_duplicates"][0]),
         "counts": [

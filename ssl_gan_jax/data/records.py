@@ -14,31 +14,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
 from ssl_gan_jax import processes
 from ssl_gan_jax.data import images, sources, tf_import
+from ssl_gan_jax.data.index import Index, Metadata, Row
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.files import csv_cell
 from ssl_gan_jax.paths import private, user_path
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, Row, SourceBuilder
-
+    from ssl_gan_jax.data.source import SourceBuilder
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class Understood(NamedTuple):
-    """How a source read what the user has, for a log and an audit, and what follows from it."""
-
-    lines: tuple[str, ...] = ()  # what was read, and what was left out
-    warnings: tuple[str, ...] = ()
-    by_patient: bool = True  # False: no patients were given, so each image counts as one
-    train_stays: bool = False  # images that are 'train' never become validation or test images
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,8 @@ class Records:
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
-    understood: Understood = Understood()
+    metadata: Metadata = Metadata()
+    files: Sequence[Path] = ()  # what the pixels were read from, unreadable files included
 
 
 def load(
@@ -76,7 +68,7 @@ def load(
     folder. Of several processes one prepares, and the others wait for it.
 
     Args:
-        name: a package of `ssl_gan_jax.data.sources`.
+        name: a module of `ssl_gan_jax.data.sources`.
         data_dir: folder that holds the published layout; None for a source that makes its images.
         size: side of the prepared images in pixels.
         equalize: 'hist', 'clahe' or 'none', see `images.prepare`.
@@ -98,17 +90,22 @@ def load(
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
     with _stopped_by_signals():
-        source, data_dir = _find(name), user_path(data_dir, "data.dir") if data_dir else None
+        data_dir = user_path(data_dir, "data.dir") if data_dir else None
         index = list_source(name, data_dir, **builder_options)
-        how = {"size": size, "equalize": equalize, "aspect": aspect}
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
-        config = source.Builder.builder_config_cls(key, **how, options=builder_options)
         if check:
             check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
         cache = cache_folder(name, cache_dir).parent
+
+        def make() -> "SourceBuilder":
+            from ssl_gan_jax.data.source import SourceConfig
+
+            config = SourceConfig(key, size=size, equalize=equalize, aspect=aspect, index=index)
+            return _source(name).Builder(data_dir=cache, config=config)
+
         with _full_disk(cache), tf_import.silence_tfds(), private():
-            builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
+            builder = _prepared(make)
         records = _read(builder, index)
     if bad := records.quarantined:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
@@ -126,9 +123,9 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
-def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Index":  # noqa: ANN401
+def list_source(name: str, data_dir: str | Path | None, **options: Any) -> Index:  # noqa: ANN401
     """Return what a data set holds, without reading a pixel; arguments and errors as `load`."""
-    source = _find(name)
+    source = _source(name)
     data_dir = user_path(data_dir, "data.dir") if data_dir else None
     known = list(inspect.signature(source.index).parameters)[1:]
     for option in options:
@@ -190,9 +187,9 @@ def _full_disk(cache: Path) -> Iterator[None]:
         ) from error
 
 
-def _find(name: str) -> ModuleType:
+def _source(name: str) -> ModuleType:
     check_choice("data.name", name, names())
-    return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
+    return importlib.import_module(f"{sources.__name__}.{name}")
 
 
 @contextlib.contextmanager
@@ -214,7 +211,7 @@ def _stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "SourceBuilder":
+def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":
     """Prepare what is not prepared; TFDS renames its folder when it is complete."""
     import tensorflow_datasets as tfds
 
@@ -234,13 +231,13 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
             for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
-            builder.download_and_prepare(download_config=downloads)
+            offline = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=offline)
             shutil.rmtree(builder.parts, ignore_errors=True)
     return builder
 
 
-def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
+def _fingerprint(data_dir: Path | None, index: Index, options: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr((index.classes, sorted(options.items()))).encode())
     digest.update(str(data_dir and data_dir.resolve()).encode())
     for row in index.rows:
@@ -252,12 +249,12 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
     return digest.hexdigest()[:16]
 
 
-def _read(builder: "SourceBuilder", index: "Index") -> Records:
+def _read(builder: "SourceBuilder", index: Index) -> Records:
     """Read the images into their places, so that memory holds them once."""
     tf = tf_import.tensorflow()
     damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
     try:
-        reasons = dict(builder.quarantined())
+        reasons = builder.quarantined()
         rows = sorted(index.rows, key=lambda row: row.path)
         quarantined = tuple(
             (row.path, reasons[cell]) for row in rows if (cell := csv_cell(row.path)) in reasons
@@ -278,8 +275,8 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
 
 
 def _records(
-    index: "Index",
-    rows: Sequence["Row"],
+    index: Index,
+    rows: Sequence[Row],
     image: np.ndarray,
     quarantined: tuple[tuple[str, str], ...] = (),
 ) -> Records:
@@ -298,5 +295,6 @@ def _records(
             kind: np.array([group.get(kind, "") for group in groups])
             for kind in sorted(set().union(*groups))
         },
-        understood=index.understood,
+        metadata=index.metadata,
+        files=index.files,
     )

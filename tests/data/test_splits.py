@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ssl_gan_jax.data import dataset, splits
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
+from ssl_gan_jax.data.sources import folder
 from ssl_gan_jax.data.splits import draw_labels, split
 from ssl_gan_jax.errors import UserError
 
@@ -130,7 +130,7 @@ def test_data_that_teach_no_classifier_are_refused(classes, label, message):
     )
     rows = np.flatnonzero(found.label >= 0)
     with pytest.raises(UserError, match=message):
-        dataset.check_taught(dataset.Dataset(found, rows, rows, rows[:0], rows[:0]))
+        dataset.check_classes(dataset.Dataset(found, rows, rows, rows[:0], rows[:0]))
 
 
 def test_bad_splits_and_shares():
@@ -185,14 +185,14 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         classes=("x", "y"),
         quarantined=(),
     )
-    assert set(dataset.divide(found, DATA)) == {"train", "val", "test"}
+    assert set(dataset.split_images(found, DATA)) == {"train", "val", "test"}
     transfer = DATA | {"source_site": "a", "target_site": "b"}
-    part = dataset.divide(found, transfer)
+    part = dataset.split_images(found, transfer)
     assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
     with pytest.raises(UserError, match="data.source_site is not"):
-        dataset.divide(found, DATA | {"target_site": "b"})
+        dataset.split_images(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
-        dataset.divide(found, transfer | {"target_site": "c"})
+        dataset.split_images(found, transfer | {"target_site": "c"})
     monkeypatch.setattr(dataset, "load", lambda data, check: found)
     choices = ("none", "target", "mixture", False, True)  # the last two are of earlier versions
     opened = {adapt: dataset.open_dataset(transfer | {"adapt": adapt}, 0) for adapt in choices}

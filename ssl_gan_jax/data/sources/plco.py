@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.index import UNLABELED, Index, Row, index_of_tables
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import UNLABELED, Index, Row, SourceBuilder, index_of_tables
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax.data import records
+from ssl_gan_jax.data.index import Index, Metadata, Row
 from ssl_gan_jax.data.names import class_key, in_order
-from ssl_gan_jax.data.records import Understood
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 
@@ -22,7 +22,8 @@ def index(
 ) -> Index:
     """List the images of all sites; label k means the same at each.
 
-    M's Table 2 is `sites={"plco": "plco", "openi": "openi"}, classes=("normal", "abnormal")`.
+    Table 2 of Madani et al. is `sites={"plco": "plco", "openi": "openi"}` with
+    `classes=("normal", "abnormal")`.
 
     Args:
         data_dir: holds a folder for each site.
@@ -68,14 +69,18 @@ def index(
         for row in part.rows
     ]
     files = [path for part in parts.values() for path in part.files]
-    said = {site: part.understood for site, part in parts.items()}
-    understood = Understood(
-        lines=tuple(f"{site}: {line}" for site, one in said.items() for line in one.lines),
-        warnings=tuple(f"{site}: {line}" for site, one in said.items() for line in one.warnings),
-        by_patient=all(one.by_patient for one in said.values()),
-        train_stays=any(one.train_stays for one in said.values()),
+
+    def lines(field: str) -> tuple[str, ...]:
+        of_site = {site: getattr(part.metadata, field) for site, part in parts.items()}
+        return tuple(f"{site}: {line}" for site, lines in of_site.items() for line in lines)
+
+    metadata = Metadata(
+        lines("summary"),
+        lines("warnings"),
+        by_patient=all(part.metadata.by_patient for part in parts.values()),
+        train_stays=any(part.metadata.train_stays for part in parts.values()),
     )
-    return Index(names, rows, read, files, understood)
+    return Index(names, rows, read, files, metadata)
 
 
 class Builder(SourceBuilder):

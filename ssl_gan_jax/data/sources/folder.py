@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssl_gan_jax.data import layouts, names, outputs, tables
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.records import Understood
-from ssl_gan_jax.data.source import UNLABELED, Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data.index import UNLABELED, Index, Metadata, Row, index_of_files
+from ssl_gan_jax.data.source import SourceBuilder
+from ssl_gan_jax.data.sources import folder as folder_dataset_builder  # noqa: F401 - as in 0.2
 from ssl_gan_jax.errors import UserError
 
 TABLE = "labels.csv"
@@ -79,8 +80,8 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
             f"{order[1]} is the positive class, as data.options.classes orders them; if that is "
             f"not meant, set data.options.positive={order[0]}"
         )
-    read = Understood(tuple(lines), tuple(warnings), found.by_patient, found.train_stays)
-    return index_of_files(data_dir, order, rows, read)
+    metadata = Metadata(tuple(lines), tuple(warnings), found.by_patient, found.train_stays)
+    return index_of_files(data_dir, order, rows)._replace(metadata=metadata)
 
 
 class _Found:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from defusedxml import DefusedXmlException, ElementTree
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"

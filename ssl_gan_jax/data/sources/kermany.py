@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data.index import Index, Row, index_of_files
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("normal", "pneumonia")

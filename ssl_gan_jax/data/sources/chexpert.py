@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 TABLES = {"train": "train.csv", "test": "valid.csv"}  # valid.csv: 200 patients, by radiologists

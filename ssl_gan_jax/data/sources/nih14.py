@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 TABLE = "Data_Entry_2017*.csv*"
