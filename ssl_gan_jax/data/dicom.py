@@ -30,7 +30,6 @@ _PLAIN_SYNTAXES = {  # by (implicit types, little endian)
 }
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # of the presentation LUT
 _COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_EMPTY = (None, "")
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction")
 
@@ -80,13 +79,8 @@ def read(path: Path) -> np.ndarray:
             1,
             path.name,
         )
-    pixels = _pixels(dataset, head)
-    image = stretch(
-        pixels,
-        negative=dataset.PhotometricInterpretation == "MONOCHROME1",
-        curve=lambda values: _curve(values, dataset),
-        padding=_padding(pixels, dataset),
-    )
+    pixels, negative = _pixels(dataset, head), dataset.PhotometricInterpretation == "MONOCHROME1"
+    image = stretch(pixels, negative, lambda of: _curve(of, dataset), _padding(pixels, dataset))
     if pixels.min() < pixels.max() and image.max() == 0:
         raise UnreadableImage("DICOM: its rescale, LUT, window or padding leaves one gray level")
     return image
@@ -182,12 +176,8 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     syntax, signed = dataset.file_meta.TransferSyntaxUID, False
-    try:
+    with _stage("TransferSyntaxUID of a compression that no decoder is known for"):
         decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise UnreadableImage(
-            "DICOM: TransferSyntaxUID of a compression that no decoder is known for"
-        ) from None
     if not decoder.is_available:
         raise UserError(f"DICOM with {syntax.name} compression; {INSTALL}")
     if not syntax.is_compressed:
@@ -214,7 +204,9 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
         )
     if cells.shape != (head.height, head.width):
         raise UnreadableImage("DICOM: its pixels are no gray image of the size in its header")
-    return _samples(cells, dataset.BitsStored, signed, _has_overlay(dataset))
+    # In old files, bits above BitsStored hold an overlay (OverlayBitPosition).
+    overlay = any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    return _samples(cells, dataset.BitsStored, signed, overlay)
 
 
 def _check_length(dataset: "Dataset") -> None:
@@ -225,11 +217,6 @@ def _check_length(dataset: "Dataset") -> None:
             f"DICOM: PixelData is {'shorter' if len(data) < length else 'longer'} than Rows, "
             "Columns and BitsAllocated say"
         )
-
-
-def _has_overlay(dataset: "Dataset") -> bool:
-    """Whether bits above BitsStored hold an overlay, as in old files (OverlayBitPosition)."""
-    return any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
 
 
 def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool) -> np.ndarray:
@@ -293,11 +280,8 @@ def _curve(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
 def _drop_empty(dataset: "Dataset", names: tuple[str, ...]) -> None:
     for name in names:  # often there and empty
         value = dataset.get(name)
-        if (
-            name in dataset
-            and (value[0] if isinstance(value, MutableSequence) else value) in _EMPTY
-        ):
-            del dataset[name]
+        if (value[0] if isinstance(value, MutableSequence) else value) in (None, ""):
+            dataset.pop(name, None)
 
 
 def _limits(dataset: "Dataset", name: str) -> tuple[int, int] | None:

@@ -95,7 +95,7 @@ def load(
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
         if check:
-            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
+            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8), ()))
         cache = cache_folder(name, cache_dir).parent
 
         def make() -> "SourceBuilder":
@@ -109,12 +109,12 @@ def load(
         records = _read(builder, index)
     if bad := records.quarantined:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
-        said = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
+        found = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
         if len(bad) > max_unreadable * len(index.rows):
             raise UserError(
-                f"{said}: repair or remove them, or raise data.max_unreadable={max_unreadable}"
+                f"{found}: repair or remove them, or raise data.max_unreadable={max_unreadable}"
             )
-        logging.warning("%s; left out and listed in %s/quarantine.csv", said, builder.data_dir)
+        logging.warning("%s; left out and listed in %s/quarantine.csv", found, builder.data_dir)
     return records
 
 
@@ -142,11 +142,10 @@ def list_source(name: str, data_dir: str | Path | None, **options: Any) -> Index
 
 
 def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
-    """A folder for what this program can make again, which it makes: nobody else can read it.
+    """Make the folder for what this program can make again, which no other user can read.
 
-    In `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. These are made
-    for this user alone, too, with the folders above them, but stay as they are where they exist:
-    they may be anybody's. A folder `name` that others could read, of an earlier version, is closed.
+    It is in `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. If these
+    exist, their modes stay, since they may be shared; the folder `name` is closed to others.
 
     Raises:
       UserError: the folder cannot be made or closed.
@@ -159,21 +158,16 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
         raise UserError(f"{error}, or set SSL_GAN_JAX_CACHE to a folder") from None
     with _full_disk(cache), private():
         (cache / name).mkdir(parents=True, exist_ok=True)
-        for folder in (cache / name, cache):
-            if not (mode := folder.stat().st_mode & 0o777) & 0o077:
-                continue
-            if folder != cache:
-                folder.chmod(0o700)
-            else:
-                logging.info(
-                    "%s has mode %o: others can list it, not the images in it", cache, mode
-                )
+        if (cache / name).stat().st_mode & 0o077:
+            (cache / name).chmod(0o700)
+        if (mode := cache.stat().st_mode & 0o777) & 0o077:
+            logging.info("%s has mode %o: others can list it, not the images in it", cache, mode)
     return cache / name
 
 
 @contextlib.contextmanager
 def _full_disk(cache: Path) -> Iterator[None]:
-    """Turns what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
+    """Turn what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
     try:
         yield
     except Exception as error:  # TFDS wraps TensorFlow's, each of a class of its own
@@ -199,10 +193,9 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Stopped("stopped while images were prepared; those that are done are kept")
 
-    before = {}
-    if threading.current_thread() is threading.main_thread() and callable(
-        signal.getsignal(signal.SIGTERM)  # else it ends the program anyway, or is JAX's own
-    ):
+    before, is_main = {}, threading.current_thread() is threading.main_thread()
+    # A SIGTERM without a handler in Python ends the program anyway, or is JAX's own.
+    if is_main and callable(signal.getsignal(signal.SIGTERM)):
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -221,11 +214,9 @@ def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
 
-    def busy() -> None:
-        logging.info("Waiting for another process, which prepares the same images")
-
+    waiting = "Waiting for another process, which prepares the same images"
     with open(folder / "lock", "w") as file:
-        processes.lock(file, busy)
+        processes.lock(file, lambda: logging.info(waiting))
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
@@ -275,26 +266,13 @@ def _read(builder: "SourceBuilder", index: Index) -> Records:
 
 
 def _records(
-    index: Index,
-    rows: Sequence[Row],
-    image: np.ndarray,
-    quarantined: tuple[tuple[str, str], ...] = (),
+    index: Index, rows: Sequence[Row], image: np.ndarray, quarantined: tuple[tuple[str, str], ...]
 ) -> Records:
-    path, label, patient, split, site = map(np.array, zip(*(r[:-1] for r in rows), strict=True))
+    columns = map(np.array, zip(*(row[:-1] for row in rows), strict=True))
+    columns = dict(zip(Row._fields[:-1], columns, strict=True))
+    columns["label"] = columns["label"].astype(np.int32)
     groups = [dict(row.groups) for row in rows]
-    return Records(
-        image=image,
-        label=label.astype(np.int32),
-        patient=patient,
-        path=path,
-        split=split,
-        site=site,
-        classes=index.classes,
-        quarantined=quarantined,
-        groups={
-            kind: np.array([group.get(kind, "") for group in groups])
-            for kind in sorted(set().union(*groups))
-        },
-        metadata=index.metadata,
-        files=index.files,
-    )
+    kinds = sorted(set().union(*groups))
+    groups = {kind: np.array([group.get(kind, "") for group in groups]) for kind in kinds}
+    about = {"groups": groups, "metadata": index.metadata, "files": index.files}
+    return Records(image, **columns, classes=index.classes, quarantined=quarantined, **about)

@@ -6,6 +6,7 @@ What cannot be read is left out, and listed with the reason in `quarantine.csv`.
 import csv
 import dataclasses
 import errno
+import functools
 import os
 import warnings
 import zipfile
@@ -44,15 +45,10 @@ class SourceConfig(tfds.core.BuilderConfig):
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The builder of every source: subclasses set `index` and instructions."""
+    """The builder of every source: subclasses set a docstring and instructions."""
 
     VERSION = tfds.core.Version("1.0.2")  # raise it when prepared pixels change
     BUILDER_CONFIGS = [SourceConfig(name="default")]
-
-    @staticmethod
-    def index(data_dir: Path | None, **options: Any) -> Index:  # noqa: ANN401
-        """List the data set; raise `UserError` where the layout is not the published one."""
-        raise NotImplementedError
 
     @property
     def parts(self) -> Path:
@@ -107,19 +103,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         from rich.console import Console
         from rich.progress import Progress
 
-        how, total = self.builder_config, len(index.rows)
-
-        def prepared(row: Row) -> tuple[np.ndarray, str]:
-            try:
-                image = index.read(row)
-                return images.prepare(image, how.size, how.equalize, how.aspect), ""
-            except UnreadableImage as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
-                    raise UserError(f"{row.path}: {error}; mend that, and run again") from error
-                return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
-
         self.parts.mkdir(parents=True, exist_ok=True)
-        console = Console(stderr=True)
+        console, total = Console(stderr=True), len(index.rows)
         with (
             warnings.catch_warnings(),
             ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool,
@@ -131,15 +116,23 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 rows = index.rows[start : start + CHUNK]
                 part = self.parts / f"{start}-{start + len(rows)}.npz"
                 if (results := _load_part(part)) is None:
-                    results = tuple(map(np.array, zip(*pool.map(prepared, rows), strict=True)))
+                    results = pool.map(functools.partial(self._prepare, index), rows)
+                    results = tuple(map(np.array, zip(*results, strict=True)))
                     _save_part(part, *results)
                 yield from zip(rows, *results, strict=True)
                 bar.advance(images_done, len(rows))
                 if not console.is_terminal:
-                    done = start + len(rows)
-                    logging.log_every_n_seconds(
-                        logging.INFO, "Prepared %d of %d images", 30, done, total
-                    )
+                    done = "Prepared %d of %d images", 30, start + len(rows), total
+                    logging.log_every_n_seconds(logging.INFO, *done)
+
+    def _prepare(self, index: Index, row: Row) -> tuple[np.ndarray, str]:
+        how = self.builder_config
+        try:
+            return images.prepare(index.read(row), how.size, how.equalize, how.aspect), ""
+        except UnreadableImage as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
+                raise UserError(f"{row.path}: {error}; mend that, and run again") from error
+            return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
 
 
 def _save_part(part: Path, image: np.ndarray, reason: np.ndarray) -> None:

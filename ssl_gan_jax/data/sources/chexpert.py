@@ -63,4 +63,3 @@ class Builder(SourceBuilder):
     register for CheXpert at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays, unpack
     CheXpert-v1.0-small.zip (or the large one), and give the folder that holds it as data.dir
     """
-    index = staticmethod(index)

@@ -61,4 +61,3 @@ class Builder(SourceBuilder):
     paultimothymooney/chest-xray-pneumonia from Kaggle, unpack it, and give the folder that holds
     chest_xray as data.dir
     """
-    index = staticmethod(index)

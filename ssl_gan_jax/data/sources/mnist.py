@@ -18,4 +18,3 @@ class Builder(SourceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     put https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz into data.dir
     """
-    index = staticmethod(index)

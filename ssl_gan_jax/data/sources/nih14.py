@@ -64,4 +64,3 @@ class Builder(SourceBuilder):
     train_val_list.txt and test_list.txt from https://nihcc.app.box.com/v/ChestXray-NIHCC, unpack
     the images, and give the folder of all this as data.dir
     """
-    index = staticmethod(index)

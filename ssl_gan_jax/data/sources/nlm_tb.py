@@ -40,4 +40,3 @@ class Builder(SourceBuilder):
     https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets, unpack both into one
     folder, and give it as data.dir
     """
-    index = staticmethod(index)

@@ -167,4 +167,3 @@ class Builder(SourceBuilder):
     indiana_projections.csv (raddar/chest-xrays-indiana-university on Kaggle), which says what is
     frontal, or nlmcxr_dicom_metadata.csv, and give it as data.dir
     """
-    index = staticmethod(index)

@@ -72,4 +72,3 @@ class Builder(SourceBuilder):
     lung_xryimg25_data_*.csv and the TIFF images into one folder, sub-folders allowed, and give it
     as data.dir
     """
-    index = staticmethod(index)

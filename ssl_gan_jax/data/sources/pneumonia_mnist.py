@@ -22,4 +22,3 @@ class Builder(SourceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     put pneumoniamnist.npz from https://zenodo.org/records/10519652 into data.dir
     """
-    index = staticmethod(index)

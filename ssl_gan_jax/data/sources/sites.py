@@ -90,4 +90,3 @@ class Builder(SourceBuilder):
     give as data.dir a folder that holds a folder for each of data.options.sites, or say in
     data.options.dirs where they are
     """
-    index = staticmethod(index)

@@ -41,8 +41,6 @@ def index(data_dir: None, images: int = 4000, seed: int = 0, site: str = "both")
 class Builder(SourceBuilder):
     """Chest radiographs made from ellipsoids; a cardiothoracic ratio over 0.5 is cardiomegaly."""
 
-    index = staticmethod(index)
-
     def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
         # Made at the prepared size, so nothing is resized.
         read = functools.partial(index.read, size=self.builder_config.size)
