@@ -1,7 +1,7 @@
 """Which images a run trains, validates and tests on, as the `data` of its config says."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,17 +32,9 @@ class Dataset(NamedTuple):
 
 def load(data: Mapping[str, Any], check: Callable[[Records], Any] | None = None) -> Records:
     """`records.load` as the config's `data` says; prepares the images the first time."""
-    return records_lib.load(
-        data["name"],
-        data["dir"] or None,
-        data["size"],
-        equalize=data["equalize"],
-        aspect=data["aspect"],
-        cache_dir=data["cache_dir"] or None,
-        max_unreadable=data["max_unreadable"],
-        check=check,
-        **dict(data["options"]),
-    )
+    how = {key: data[key] for key in ("equalize", "aspect", "max_unreadable")}
+    how |= {"cache_dir": data["cache_dir"] or None, "check": check, **dict(data["options"])}
+    return records_lib.load(data["name"], data["dir"] or None, data["size"], **how)
 
 
 def split_images(records: Records, data: Mapping[str, Any]) -> np.ndarray:
@@ -123,15 +115,8 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
         has_label = label == records.classes.index(data["only_class"])
         train = train[has_label[train]]
         label = np.where(has_label, 0, -1)
-    labelled = draw_labels(
-        label,
-        train,
-        records.patient,
-        records.path,
-        per_class=data["labels_per_class"] or None,
-        images=data["images"] or None,
-        seed=seed,
-    )
+    budget = {"per_class": data["labels_per_class"] or None, "images": data["images"] or None}
+    labelled = draw_labels(label, train, records.patient, records.path, **budget, seed=seed)
     unlabelled = train if data["pool"] == "all" else labelled
     if adapt != "none":
         target = np.flatnonzero(part == "adapt")
@@ -164,10 +149,8 @@ def warnings(dataset: Dataset) -> list[str]:
         if not len(rows):
             found.append(f"no labelled {name} images: {_WITHOUT[name]}")
         elif len(lacking) and len(np.unique(records.label[dataset.labeled])) > 1:
-            classes = ", ".join(records.classes[k] for k in lacking)
-            found.append(
-                f"no {name} image of class {classes}: its scores say nothing of that class"
-            )
+            which = f"no {name} image of class {', '.join(records.classes[k] for k in lacking)}"
+            found.append(f"{which}: its scores say nothing of that class")
     return found
 
 
@@ -190,28 +173,27 @@ def check_classes(dataset: Dataset) -> None:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """SHA-256 of what a run sees of its data, the same on every machine.
+    """SHA-256 of what a run reads of its data, the same on every machine.
 
-    "names": which images each part has; "labels": those that training and validation see;
-    "pixels": the prepared images of all parts. Classes, whose names are no secret, go beside it.
+    "names": which images each part has; "labels": those of training and validation; "pixels": the
+    prepared images of all parts. Classes, whose names are no secret, go beside it.
     """
-    names, labels, pixels = _names(dataset), _labels(dataset), hashlib.sha256()
-    for rows in dataset[1:]:
-        for image in dataset.records.image[rows]:
-            pixels.update(image)
-    return {"names": _sha256(names), "labels": _sha256(labels), "pixels": pixels.hexdigest()}
+    names, labels = _names_and_labels(dataset)
+    pixels = (image for rows in dataset[1:] for image in dataset.records.image[rows])
+    return {"names": _sha256(names), "labels": _sha256(labels), "pixels": _sha256(pixels)}
 
 
 def changes(dataset: Dataset, old: Mapping[str, str] | str) -> list[str]:
-    """What of a `fingerprint` that a run has stored is not `dataset`'s: [] where all is the same.
+    """What differs from the fingerprint `old` that a run has stored, [] if nothing does.
 
-    Runs of earlier versions stored one digest of names and labels: of their pixels nothing can be
-    said, and a warning says so.
+    Runs of earlier versions stored one digest of names and labels, so of their pixels nothing is
+    known.
     """
     if isinstance(old, str):
         logging.warning("the run is of an earlier version, which noted names and labels alone: "
                         "whether the pixels are those that it began with is not known")  # fmt: skip
-        return [] if old == _sha256(_names(dataset) + _labels(dataset)) else ["names or labels"]
+        names, labels = _names_and_labels(dataset)
+        return [] if old == _sha256(names + labels) else ["names or labels"]
     return [kind for kind, digest in fingerprint(dataset).items() if old.get(kind) != digest]
 
 
@@ -237,14 +219,14 @@ def check_data(
         )
 
 
-def _names(dataset: Dataset) -> bytes:
-    return b"".join(repr(dataset.records.path[rows].tolist()).encode() for rows in dataset[1:])
+def _names_and_labels(dataset: Dataset) -> tuple[list[bytes], list[bytes]]:
+    path, label = dataset.records.path, dataset.records.label
+    names = [repr(path[rows].tolist()).encode() for rows in dataset[1:]]
+    return names, [repr(label[rows].tolist()).encode() for rows in (dataset.labeled, dataset.val)]
 
 
-def _labels(dataset: Dataset) -> bytes:
-    rows = (dataset.labeled, dataset.val)
-    return b"".join(repr(dataset.records.label[some].tolist()).encode() for some in rows)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(parts: Iterable[bytes | np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
