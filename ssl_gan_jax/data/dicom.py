@@ -50,13 +50,10 @@ def _stage(reason: str) -> Iterator[None]:
 def read(path: Path) -> np.ndarray:
     """Read the image through its modality LUT or rescale, then its VOI LUT or first window.
 
-    The result is scaled by its own least and greatest value; MONOCHROME1 is inverted; pixels of
-    PixelPaddingValue (to PixelPaddingRangeLimit) are black and count for nothing. Compressed pixels
-    have the depth that their own data say. Without a transfer syntax, the file is read as its
-    elements are written; without BitsStored and the like, it is refused.
-
-    Returns:
-        [H,W] float32 in [0,1], black is 0.
+    The result, [H,W] float32 in [0,1], is scaled by its own least and greatest value; MONOCHROME1
+    is inverted; pixels of PixelPaddingValue (to PixelPaddingRangeLimit) are black and count for
+    nothing. Compressed pixels have the depth that their own data say. Without a transfer syntax,
+    the file is read as its elements are written; without BitsStored and the like, it is refused.
 
     Raises:
         UnreadableImage: no pixels, several frames, colour, broken tags or pixels, pixels that
@@ -119,18 +116,16 @@ def _open(path: Path, stop_before_pixels: bool) -> "Dataset":
 
 
 def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
-    if pixels and not _value(dataset, "PixelData"):
-        raise UnreadableImage("DICOM without PixelData")
+    if pixels:
+        _value(dataset, "PixelData")
     photometric = str(_value(dataset, "PhotometricInterpretation"))
-    if photometric == "":
-        raise UnreadableImage("DICOM without PhotometricInterpretation")
     if photometric in _COLORS:
         raise UnreadableImage(f"DICOM in colour (PhotometricInterpretation is {photometric})")
     if photometric not in _SHAPES:
         raise UnreadableImage(
             "DICOM: PhotometricInterpretation is neither MONOCHROME1 nor MONOCHROME2"
         )
-    shape = _value(dataset, "PresentationLUTShape")
+    shape = _value(dataset, "PresentationLUTShape", "")
     if shape in _SHAPES.values() and shape != _SHAPES[photometric]:
         raise UnreadableImage(
             "DICOM: PresentationLUTShape and PhotometricInterpretation contradict each other; "
@@ -151,23 +146,23 @@ def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
         if not valid:
             raise UnreadableImage(f"DICOM: {name} has a value that is not read")
     dataset.SamplesPerPixel = 1
-    burned_in = str(_value(dataset, "BurnedInAnnotation")).strip().upper()
+    burned_in = str(_value(dataset, "BurnedInAnnotation", "")).strip().upper()
     return Header(width, height, bits, burned_in if burned_in in ("YES", "NO") else "")
 
 
-def _value(dataset: "Dataset", name: str) -> object:
-    """Return what an element holds, '' where it is empty or not there."""
+def _value(dataset: "Dataset", name: str, default: object = None) -> object:
+    """Return what an element holds; if it holds nothing, `default`, or refuse the file."""
     with _stage(f"{name} is broken"):
         value = dataset.get(name)
-        return "" if value is None else value
+        if value in (None, "", b"") and (value := default) is None:
+            raise UnreadableImage(f"DICOM without {name}")
+        return value
 
 
 def _number(dataset: "Dataset", name: str, default: int | None = None) -> int:
-    value = _value(dataset, name)
-    if value == "" and default is None:
-        raise UnreadableImage(f"DICOM without {name}")
+    value = _value(dataset, name, default)
     with _stage(f"{name} is no number"):
-        return default if value == "" else int(value)
+        return int(value)
 
 
 def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
@@ -248,7 +243,7 @@ def _roughness(values: np.ndarray) -> float:
 
 def _padding(pixels: np.ndarray, dataset: "Dataset") -> np.ndarray | None:
     """Return [H,W] bool: where the equipment filled up the rectangle; None: nowhere."""
-    if _value(dataset, "PixelPaddingValue") == "":
+    if _value(dataset, "PixelPaddingValue", "") == "":
         return None
     first = _number(dataset, "PixelPaddingValue")
     last = _number(dataset, "PixelPaddingRangeLimit", first)

@@ -101,16 +101,13 @@ def _refuse(error: OSError) -> None:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as gray, by its content, whatever its name.
+    """Read an image file, by its content, as gray: [H,W] float32 in [0,1], black is 0.
 
     PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000: colour, palette and CMYK become luminance; what
     is transparent lets black through. Images deeper than 8 bits, or signed, are scaled by their own
-    least and greatest value, since files do not say how many of their 16 bits are in use; 8-bit
-    images by 255. EXIF's orientation is applied; gamma and colour profiles are not. DICOM: see
-    `dicom.read`.
-
-    Returns:
-        [H,W] float32 in [0,1], black is 0; a constant deep image is all 0.
+    least and greatest value, since files do not say how many of their 16 bits are in use (a
+    constant one is all 0); 8-bit images by 255. EXIF's orientation is applied; gamma and colour
+    profiles are not. DICOM: see `dicom.read`.
 
     Raises:
         UnreadableImage: missing, empty, truncated, no image at all, of another format, several
@@ -131,10 +128,10 @@ def read_header(path: str | Path) -> Header:
 
 
 def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash") -> np.ndarray:
-    """Equalise the histogram at full resolution, then resize to a square.
+    """Equalise the histogram at full resolution, then resize to [size,size,1] uint8.
 
-    Equalisation comes first: it then sees every gray level of the film, and 16-bit images keep
-    their depth until the last line. The resize is Pillow's anti-aliased bilinear one on floats.
+    Equalisation comes first, so it has every gray level of the film, and 16-bit images keep their
+    depth until the last line. The resize is Pillow's anti-aliased bilinear one on floats.
 
     Args:
         image: [H,W] float32 in [0,1].
@@ -143,9 +140,6 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
             with limited contrast, in tiles of an eighth of the image; 'none' to leave gray levels.
         aspect: 'squash' makes any image a square, as the papers do; 'pad' keeps its proportions
             and puts it into the middle of a black square.
-
-    Returns:
-        [size,size,1] uint8.
     """
     if equalize == "hist":
         # exposure.equalize_hist, every gray level counted by itself. All levels being integers,

@@ -53,7 +53,7 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
     left_out = Counter({"masks and the like": len(paths) - len(kept)})
     inner = _below_wrapper(dict(zip(kept, kept, strict=True)))
     names = {below.partition("/")[0] for below in inner.values() if "/" in below}
-    parts = {name: split for name in names if (split := _split_of(name))}
+    parts = _parts(names)
     others = sorted(name for name in names if name not in parts and not is_missing(name))
     if others and len(set(parts.values())) > 1:
         raise UserError(
@@ -67,15 +67,12 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
         inner |= _below_wrapper({p: below.partition("/")[2] for p, below in in_part.items()})
     else:  # CLASS/SPLIT, or no parts at all
         second = {path: (below.split("/")[1:-1] or [""])[0] for path, below in inner.items()}
-        parts = {name: found for name in {*second.values()} if (found := _split_of(name))}
+        parts = _parts(second.values())
         if len(set(parts.values())) < 2:
             parts = {}
         split = {path: parts.get(name, "") for path, name in second.items()}
-    films = []
-    for path, below in inner.items():
-        folder, inside, _ = below.partition("/")
-        if inside:
-            films.append(Film(path, "" if is_missing(folder) else folder, split[path]))
+    folder = {path: below.partition("/")[0] for path, below in inner.items() if "/" in below}
+    films = [Film(p, "" if is_missing(name) else name, split[p]) for p, name in folder.items()]
     left_out["outside of any class"] += len(inner) - len(films)
     return Tree(films, tuple(sorted(parts)), +left_out)
 
@@ -86,8 +83,7 @@ def without_annotations(paths: Sequence[str]) -> list[str]:
     A folder called so is one unless another beside it has the word as well: mask and no_mask are
     classes. A file is one where the same name without `_mask` is beside it.
     """
-    folders = {path.rpartition("/")[0] for path in paths}
-    beside: dict[str, set[str]] = defaultdict(set)
+    folders, beside = {path.rpartition("/")[0] for path in paths}, defaultdict(set)
     for folder in folders:
         parts = folder.split("/")
         for depth, name in enumerate(parts):
@@ -96,7 +92,7 @@ def without_annotations(paths: Sequence[str]) -> list[str]:
         f"{above}{name}/"
         for above, names in beside.items()
         for name in names
-        if _ANNOTATIONS.fullmatch(class_key(_spaced(name)))
+        if _ANNOTATIONS.fullmatch(class_key(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
         and not any("mask" in other.casefold() for other in names - {name})
     )
     left = {folder for folder in folders if f"{folder}/".startswith(dropped)}
@@ -121,11 +117,9 @@ def other_files(top: Path, used: Collection[str]) -> Counter[str]:
             subfolders.clear()
             continue
         subfolders[:] = [n for n in subfolders if not outputs.is_passed_over(n)]
-        above = folder[len(os.fspath(top)) :].strip(os.sep).replace(os.sep, "/")
-        for name in files:
-            path = f"{above}/{name}" if above else name
-            if path not in used and not outputs.is_passed_over(name):
-                counts[f"of {os.path.splitext(name)[1].lower() or 'no suffix'}"] += 1
+        for path in (Path(folder, name) for name in files if not outputs.is_passed_over(name)):
+            if path.relative_to(top).as_posix() not in used:
+                counts[f"of {path.suffix.lower() or 'no suffix'}"] += 1
     return counts
 
 
@@ -134,8 +128,8 @@ def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
 
     person7_1.png and person7_2.png do; img_1.png and img_2.png, or two numbers, do not.
     """
-    groups: dict[str, list[str]] = defaultdict(list)
-    for count, path in enumerate(paths, start=1):  # noqa: B007
+    groups, paths = defaultdict(list), list(paths)
+    for path in paths:
         folder, _, name = path.rpartition("/")
         stem = name.rpartition(".")[0]
         if match := _PERSON.match(stem) or _TAKE.fullmatch(stem):
@@ -144,11 +138,10 @@ def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
             groups[folder].append(path)
     several = [group for group in groups.values() if len(group) > 1]
     # Many small groups: one that holds half of the images is a name for the set.
-    if not several or len(groups) < 2 or sum(map(len, several)) < 0.05 * count:
+    if not several or len(groups) < 2 or sum(map(len, several)) < 0.05 * len(paths):
         return None
-    if max(map(len, several)) > max(20, count / 4) and len(several) < 3:
-        return None
-    return several[0][0], several[0][1]
+    is_set = max(map(len, several)) > max(20, len(paths) / 4) and len(several) < 3
+    return None if is_set else (several[0][0], several[0][1])
 
 
 def _below_wrapper(inner: dict[str, str]) -> dict[str, str]:
@@ -168,9 +161,7 @@ def _below_wrapper(inner: dict[str, str]) -> dict[str, str]:
         inner = {p: below.removeprefix(start) for p, below in inner.items()}
 
 
-def _split_of(name: str) -> str:
-    return "" if is_missing(name) else split_of(name) or ""
-
-
-def _spaced(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+def _parts(names: Iterable[str]) -> dict[str, str]:
+    """Return 'train', 'val' or 'test' for those names that mean it."""
+    found = {name: split_of(name) for name in set(names) if not is_missing(name)}
+    return {name: split for name, split in found.items() if split}

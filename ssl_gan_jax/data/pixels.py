@@ -84,6 +84,4 @@ def _scale(values: np.ndarray, negative: bool) -> np.ndarray:
     if negative:
         values = -values  # before scaling: a film and its negative then become the same floats
     low, high = values.min(), values.max()
-    if low == high:
-        return np.zeros(values.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)
+    return ((values - low) / ((high - low) or 1)).astype(np.float32)

@@ -61,7 +61,7 @@ def load(
     check: Callable[[Records], Any] | None = None,
     **builder_options: Any,  # noqa: ANN401
 ) -> Records:
-    """Load a data set, preparing it first where that has not been done.
+    """Load a data set, preparing it first if that has not been done.
 
     A prepared copy is found again by the source's listing (paths, labels, sizes and times of the
     files), `size`, `equalize`, `aspect` and the options: any change prepares anew, into another
@@ -71,8 +71,8 @@ def load(
         name: a module of `ssl_gan_jax.data.sources`.
         data_dir: folder that holds the published layout; None for a source that makes its images.
         size: side of the prepared images in pixels.
-        equalize: 'hist', 'clahe' or 'none', see `images.prepare`.
-        aspect: 'squash' or 'pad', see `images.prepare`.
+        equalize: as `images.prepare` takes it.
+        aspect: as `images.prepare` takes it.
         cache_dir: where prepared copies live; default $SSL_GAN_JAX_CACHE, or ~/.cache/ssl_gan_jax.
         max_unreadable: greatest share of images that may be unreadable. They are left out, named
             in one warning, in `Records.quarantined` and in the prepared folder's quarantine.csv.

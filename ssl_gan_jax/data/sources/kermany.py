@@ -34,8 +34,8 @@ def index(data_dir: Path) -> Index:
     The 16 images of Kaggle's `val`, too few to validate with, join `train`. The official test set
     is the 624 images of `test`.
     """
-    root = data_dir / "chest_xray" if (data_dir / "chest_xray").is_dir() else data_dir
-    rows = []
+    root, rows = data_dir / "chest_xray", []
+    root = root if root.is_dir() else data_dir
     for split in ("train", "val", "test"):
         for label, kind in enumerate(("NORMAL", "PNEUMONIA")):
             folder = root / split / kind

@@ -129,10 +129,8 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
         except tarfile.TarError as error:
             raise UserError(f"{archive} cannot be read ({error}): download it again") from error
         return
-    raise UserError(
-        f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: "
-        + " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-    )
+    advice = " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    raise UserError(f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: {advice}")
 
 
 def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
@@ -145,10 +143,8 @@ def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
 
 def _views(data_dir: Path) -> dict[str, str]:
     """Key of the image -> 'frontal', 'pa', ..., or '' where the table leaves it open."""
-    for pattern, name, view in (
-        (PROJECTIONS, "filename", "projection"),
-        (METADATA, "imageid", "view position"),
-    ):
+    of_kaggle, of_dicom = ("filename", "projection"), ("imageid", "view position")
+    for pattern, (name, view) in ((PROJECTIONS, of_kaggle), (METADATA, of_dicom)):
         for path in sorted(data_dir.rglob(pattern)):
             rows = tables.read(path, (name, view))
             return {image_key(row[name]): row[view].lower() for _, row in rows}

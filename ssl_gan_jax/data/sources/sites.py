@@ -43,12 +43,10 @@ def index(
     for key, given in (("dirs", dirs), ("options", options)):
         for site in given:
             check_choice(f"data.options.{key}", site, sites)
-    parts = {
-        site: records.list_source(
-            name, data_dir / dirs.get(site, site), **dict(options.get(site, {}))
-        )
-        for site, name in sites.items()
-    }
+    parts = {}
+    for site, name in sites.items():
+        folder, of_site = data_dir / dirs.get(site, site), dict(options.get(site, {}))
+        parts[site] = records.list_source(name, folder, **of_site)
     names = in_order((), given=classes) or next(iter(parts.values())).classes
     keys = [class_key(name) for name in names]
     for site, part in parts.items():
