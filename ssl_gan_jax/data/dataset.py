@@ -80,9 +80,7 @@ def _split(
 def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
     """Loads `data.name` (prepares it the first time) and splits it as the config's `data` says.
 
-    Raises:
-      UserError: everything that can be wrong with the data or with the budget, before images are
-        prepared where that can be known.
+    Raises `UserError` for all that is wrong with data or budget, if possible before preparation.
     """
     return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
 
@@ -92,10 +90,7 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
 
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
     images with `data.adapt` "target", as Madani et al. have it; with "mixture" they join those of
-    the source.
-
-    Raises:
-      UserError: a choice of `data` that is none, or what the images do not give.
+    the source. Raises `UserError` for a choice of `data` that is none, or that the images lack.
     """
     adapt = ADAPT.get(data["adapt"], data["adapt"])
     check_choice("data.pool", data["pool"], ("all", "labelled"))
@@ -200,11 +195,7 @@ def changes(dataset: Dataset, old: Mapping[str, str] | str) -> list[str]:
 def check_data(
     where: Path, dataset: Dataset, classes: Sequence[str], old: Mapping[str, str] | str | None
 ) -> None:
-    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
-
-    Raises:
-      UserError: says what differs: classes, names (with the division), labels or pixels.
-    """
+    """Raises `UserError` if the data have not the classes and fingerprint of the run `where`."""
     if list(classes) != list(dataset.records.classes):
         raise UserError(
             f"{where}: trained on classes {list(classes)}, but the data has "

@@ -72,10 +72,10 @@ def index_of_tables(
     entries: Iterable[Row],
     key: Callable[[str], str] = stem,
 ) -> Index:
-    """Return the index of those images that tables name and the folder holds.
+    """Return the index of those images that tables name and the folder, or one below it, holds.
 
     Args:
-        data_dir: the folder, searched with all below it.
+        data_dir: the folder.
         classes: names of the labels.
         entries: a row for each image; its `path` is the name that the table has for it.
         key: what a name in the table and the path of its file have in common.
@@ -107,39 +107,34 @@ def index_of_npz(
 ) -> Index:
     """Return the index of a data set that is one file, `<stem>.npz` or `<stem>/<stem>.npz`.
 
-    Args:
-        data_dir: the user's folder.
-        stem: of the file's name.
-        classes: names of the labels.
-        parts: official split -> names of its images, [N,H,W] uint8, and of its labels, [N] or
-            [N,1]. Each image counts as a patient.
+    `parts` is official split -> names of its images, [N,H,W] uint8, and of its labels, [N] or
+    [N,1]. Each image counts as a patient.
 
     Raises:
         UserError: no such file, or a damaged one, or pickled arrays, which are refused; or labels
             that are not as many as the images, or of no class.
     """
-    places = [path for path in (f"{stem}/{stem}.npz", f"{stem}.npz") if (data_dir / path).is_file()]
-    if not places:
+    names = [name for name in (f"{stem}/{stem}.npz", f"{stem}.npz") if (data_dir / name).is_file()]
+    if not names:
         raise UserError(f"no {stem}.npz in {data_dir}, nor in its folder {stem}")
-    rows, pixels, path = [], {}, data_dir / places[0]
+    rows, pixels, path = [], {}, data_dir / names[0]
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > _MAX_ARRAYS:
             raise ValueError(f"{size >> 20} MB unpacked, {_MAX_ARRAYS >> 20} at most")
         with np.load(path, allow_pickle=False) as arrays:
-            loaded = {split: [arrays[name] for name in names] for split, names in parts.items()}
+            loaded = {split: [arrays[name] for name in of] for split, of in parts.items()}
     except Exception as error:  # zip, header or pickle: what a damaged file raises varies
         raise UserError(f"{path} cannot be read ({error}): download it again") from error
     for split, (images_of, labels) in loaded.items():
         if len(images_of) != labels.size or not np.isin(labels, range(len(classes))).all():
-            raise UserError(
-                f"{path}: the labels of {split} are not those of {len(classes)} classes"
-            )
-        for i, (image, label) in enumerate(zip(images_of, labels.ravel().tolist(), strict=True)):
-            name = f"{places[0]}/{split}/{i:05d}"
+            expected = f"those of {len(classes)} classes"
+            raise UserError(f"{path}: the labels of {split} are not {expected}")
+        for i, label in enumerate(labels.ravel().tolist()):
+            name = f"{names[0]}/{split}/{i:05d}"
             rows.append(Row(path=name, label=label, patient=name, split=split))
-            pixels[name] = image
+            pixels[name] = images_of[i]
 
     def read(row: Row) -> np.ndarray:
         return pixels[row.path].astype(np.float32) / 255

@@ -40,14 +40,9 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
     """Read class and part of each image from the names of its folders.
 
     CLASS/..., SPLIT/CLASS/..., CLASS/SPLIT/..., any of them within wrapper folders. Folders and
-    files of masks, heat maps and the like are left out; so are images outside of any class.
-
-    Args:
-        paths: of the images, with forward slashes.
-        top: how errors name the folder.
-
-    Raises:
-        UserError: some folders beside each other are parts, and others are none.
+    files of masks, heat maps and the like are left out; so are images outside of any class. Raises
+    `UserError`, which names the folder `top`, if some folders beside each other are parts, and
+    others are not.
     """
     kept = without_annotations(paths)
     left_out = Counter({"masks and the like": len(paths) - len(kept)})

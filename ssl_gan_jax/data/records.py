@@ -146,9 +146,7 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
 
     It is in `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. If these
     exist, their modes stay, since they may be shared; the folder `name` is closed to others.
-
-    Raises:
-      UserError: the folder cannot be made or closed.
+    Raises `UserError` if the folder cannot be made or closed.
     """
     given = os.environ.get("SSL_GAN_JAX_CACHE")
     what = "data.cache_dir" if cache_dir else "SSL_GAN_JAX_CACHE" if given else "cache"

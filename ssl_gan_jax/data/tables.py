@@ -43,11 +43,7 @@ _HEAD = 2**16  # characters that hold the first row
 
 
 def find(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
-    """List the files that match in a folder, or else below, in any case of their letters.
-
-    Raises:
-        UserError: there is none.
-    """
+    """List the files that match in a folder, or else below, in any case; `UserError` for none."""
     for paths in (data_dir.iterdir(), data_dir.rglob("*")):
         found = [p for p in paths if fnmatch.fnmatchcase(p.name.lower(), pattern.lower())]
         if found := sorted(path for path in found if path.is_file()):
@@ -60,15 +56,8 @@ def read(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, cells) of each row, for instance ("labels.csv row 2", {"path": "a.png", ...}).
 
-    Names of columns become lower case, those of `columns` as they are spelled there, whatever
-    their blanks, `_` and `-` in the table; else as `parse`.
-
-    Args:
-        path: of the table.
-        columns: lower-case names that must be there; of a tuple, one.
-
-    Raises:
-        UserError: as `parse`; or a column is missing or twice.
+    All `columns`, of a tuple one, must be there, once; else as `parse`. Names of columns become
+    lower case, those of `columns` as they are spelled there, whatever their blanks, `_` and `-`.
     """
     choices = [(column,) if isinstance(column, str) else column for column in columns]
     wanted = {squeezed(name): name for names in choices for name in names}
@@ -96,8 +85,7 @@ def parse(path: Path, wanted: Collection[str]) -> tuple[list[str], Iterator[tupl
         wanted: `squeezed` names of columns that are expected: they show what divides the cells.
 
     Raises:
-        UserError: unreadable, or a row is longer or shorter than the first. Names the row, and
-            quotes no cell.
+        UserError: unreadable, or a row is not as long as the first. Names it, and quotes no cell.
     """
     text, skipped = _text(path), 0
     first, _, rest = text.partition("\n")
@@ -131,11 +119,7 @@ def parse(path: Path, wanted: Collection[str]) -> tuple[list[str], Iterator[tupl
 
 
 def meanings(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Return which column is the path, the label and so on, of those MEANINGS that are there.
-
-    Raises:
-        UserError: two columns mean the same; names both.
-    """
+    """Return which column is the path, the label and so on; `UserError` if two mean the same."""
     found = {}
     for meaning, names in MEANINGS.items():
         for synonyms in reversed(names.split("|")):  # the stronger names last, so that they count
@@ -173,10 +157,9 @@ def groups(cells: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def unpacked(path: Path, limit: int) -> bytes:
-    """Return the content of a file, unpacked where its suffix is .gz or .tgz.
+    """Return the content of a file, unpacked if its suffix is .gz or .tgz.
 
-    Raises:
-        UserError: unreadable, or more than `limit` bytes; no more than that are unpacked.
+    Raises `UserError` if it is unreadable or holds more than `limit` bytes; no more are unpacked.
     """
     try:
         with gzip.open(path) if path.suffix in (".gz", ".tgz") else open(path, "rb") as file:
