@@ -45,9 +45,8 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
     others are not.
     """
     kept = without_annotations(paths)
-    left_out = Counter({"masks and the like": len(paths) - len(kept)})
-    inner = _below_wrapper(dict(zip(kept, kept, strict=True)))
-    names = {below.partition("/")[0] for below in inner.values() if "/" in below}
+    folders = _below_wrapper({path: tuple(path.split("/")[:-1]) for path in kept})
+    names = {above[0] for above in folders.values() if above}
     parts = _parts(names)
     others = sorted(name for name in names if name not in parts and not is_missing(name))
     if others and len(set(parts.values())) > 1:
@@ -57,19 +56,20 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
         )
     if parts and not others:
         # Unlabeled images beside the parts can only train.
-        split = {path: parts.get(below.partition("/")[0], "train") for path, below in inner.items()}
-        in_part = {p: below for p, below in inner.items() if below.partition("/")[0] in parts}
-        inner |= _below_wrapper({p: below.partition("/")[2] for p, below in in_part.items()})
+        split = {path: parts.get("".join(above[:1]), "train") for path, above in folders.items()}
+        in_parts = {p: above[1:] for p, above in folders.items() if parts.keys() & {*above[:1]}}
+        folders |= _below_wrapper(in_parts)
     else:  # CLASS/SPLIT, or no parts at all
-        second = {path: (below.split("/")[1:-1] or [""])[0] for path, below in inner.items()}
+        second = {path: "".join(above[1:2]) for path, above in folders.items()}
         parts = _parts(second.values())
         if len(set(parts.values())) < 2:
             parts = {}
         split = {path: parts.get(name, "") for path, name in second.items()}
-    folder = {path: below.partition("/")[0] for path, below in inner.items() if "/" in below}
-    films = [Film(p, "" if is_missing(name) else name, split[p]) for p, name in folder.items()]
-    left_out["outside of any class"] += len(inner) - len(films)
-    return Tree(films, tuple(sorted(parts)), +left_out)
+    label = {path: above[0] for path, above in folders.items() if above}
+    films = [Film(p, "" if is_missing(name) else name, split[p]) for p, name in label.items()]
+    left_out = {"masks and the like": len(paths) - len(kept)}
+    left_out["outside of any class"] = len(kept) - len(films)
+    return Tree(films, tuple(sorted(parts)), +Counter(left_out))
 
 
 def without_annotations(paths: Sequence[str]) -> list[str]:
@@ -139,21 +139,18 @@ def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
     return None if is_set else (several[0][0], several[0][1])
 
 
-def _below_wrapper(inner: dict[str, str]) -> dict[str, str]:
-    """Take away the folders that hold all others, such as "chest_xray/"; unlabeled images aside.
+def _below_wrapper(folders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Take away the folders that hold all others, such as "chest_xray"; unlabeled images aside.
 
-    `inner` is path -> what of it counts, as is the result.
+    `folders` is path -> the names of the folders above it, as is the result.
     """
     while True:
-        held = {p: below for p, below in inner.items() if not is_missing(below.partition("/")[0])}
-        folders = [below.split("/")[:-1] for below in held.values()]
-        names = {parts[0] for parts in folders if parts}
-        inside = {parts[1] for parts in folders if len(parts) > 1}
-        loose = any(len(parts) == 1 for parts in folders)
-        if len(names) != 1 or not inside or (loose and len(inside) < 2):
-            return inner
-        start = f"{min(names)}/"
-        inner = {p: below.removeprefix(start) for p, below in inner.items()}
+        held = [above for above in folders.values() if above and not is_missing(above[0])]
+        names, inside = {above[0] for above in held}, {above[1] for above in held if above[1:]}
+        is_loose = any(len(above) == 1 for above in held)
+        if len(names) != 1 or len(inside) < 1 + is_loose:
+            return folders
+        folders = {p: above[1:] if names & {*above[:1]} else above for p, above in folders.items()}
 
 
 def _parts(names: Iterable[str]) -> dict[str, str]:

@@ -97,15 +97,11 @@ def load(
         if check:
             check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8), ()))
         cache = cache_folder(name, cache_dir).parent
-
-        def make() -> "SourceBuilder":
-            from ssl_gan_jax.data.source import SourceConfig
-
-            config = SourceConfig(key, size=size, equalize=equalize, aspect=aspect, index=index)
-            return _source(name).Builder(data_dir=cache, config=config)
-
+        builder_cls = _source(name).Builder
+        how = {"size": size, "equalize": equalize, "aspect": aspect, "index": index}
+        config = builder_cls.builder_config_cls(key, **how)
         with _full_disk(cache), tf_import.silence_tfds(), private():
-            builder = _prepared(make)
+            builder = _prepared(lambda: builder_cls(data_dir=cache, config=config))
         records = _read(builder, index)
     if bad := records.quarantined:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
