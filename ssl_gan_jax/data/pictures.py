@@ -105,10 +105,8 @@ def _read_rare_tiff(path: Path) -> np.ndarray:
         check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
         _check_whole(page.tags.valueof)
         if page.photometric not in (0, 1) or page.samplesperpixel != 1:
-            raise UnreadableImage(
-                f"TIFF of {page.bitspersample} bits, {page.samplesperpixel} samples and "
-                f"photometric {int(page.photometric)}; convert it to gray"
-            )
+            sort = f"{page.samplesperpixel} samples and photometric {int(page.photometric)}"
+            raise UnreadableImage(f"TIFF of {page.bitspersample} bits, {sort}; convert it to gray")
         pixels = page.asarray(maxworkers=1)
         if pixels.ndim != 2 or pixels.dtype.kind not in "biuf":
             raise UnreadableImage(f"{pixels.ndim}-dimensional {pixels.dtype}, no gray image")

@@ -107,9 +107,8 @@ def load(
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
         found = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
         if len(bad) > max_unreadable * len(index.rows):
-            raise UserError(
-                f"{found}: repair or remove them, or raise data.max_unreadable={max_unreadable}"
-            )
+            limit = f"data.max_unreadable={max_unreadable}"
+            raise UserError(f"{found}: repair or remove them, or raise {limit}")
         logging.warning("%s; left out and listed in %s/quarantine.csv", found, builder.data_dir)
     return records
 
@@ -187,15 +186,13 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Stopped("stopped while images were prepared; those that are done are kept")
 
-    before, is_main = {}, threading.current_thread() is threading.main_thread()
-    # A SIGTERM without a handler in Python ends the program anyway, or is JAX's own.
-    if is_main and callable(signal.getsignal(signal.SIGTERM)):
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with contextlib.ExitStack() as restore:
+        # A SIGTERM without a handler in Python ends the program anyway, or is JAX's own.
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and callable(signal.getsignal(signal.SIGTERM)):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                restore.callback(signal.signal, number, signal.signal(number, stop))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":

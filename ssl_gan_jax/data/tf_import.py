@@ -30,14 +30,11 @@ def hide_module(name: str) -> Iterator[None]:
     For libraries that import another one wherever it is installed, which takes seconds and is of no
     use here. Imports after the block find it.
     """
-    absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = None
-    try:
+    with contextlib.ExitStack() as restore:
+        if name not in sys.modules:
+            sys.modules[name] = None
+            restore.callback(sys.modules.pop, name)
         yield
-    finally:
-        if absent:
-            del sys.modules[name]
 
 
 @contextlib.contextmanager
@@ -51,8 +48,6 @@ def silence_tfds() -> Iterator[None]:
     absl = logging.getLogger("absl")
     tfds.disable_progress_bar()
     absl.addFilter(keep)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        absl.removeFilter(keep)
+    with contextlib.ExitStack() as restore, contextlib.redirect_stdout(io.StringIO()):
+        restore.callback(absl.removeFilter, keep)
+        yield

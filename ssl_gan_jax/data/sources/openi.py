@@ -78,11 +78,9 @@ def index(
 
 def finding(tags: tuple[str, ...], positive: str) -> str | None:
     """Return 'positive', 'borderline' or 'negative', or None for a report of something else."""
-    if tags == ("normal",):
-        return "negative"
     kinds = [tag for tag in tags if tag.partition("/")[0] == positive]
-    if not kinds:
-        return None
+    if tags == ("normal",) or not kinds:
+        return "negative" if tags == ("normal",) else None
     return "borderline" if all("borderline" in kind for kind in kinds) else "positive"
 
 

@@ -3,6 +3,7 @@
 The columns are those of public user code and are to be confirmed against CDAS's dictionary.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,8 +60,7 @@ def _rows(
 
 def _key(image_name: str) -> str:
     """`image_file_name` may lack the suffix and differ in case from the disk."""
-    name = image_name.rpartition("/")[2].casefold()
-    return name.removesuffix(".tiff").removesuffix(".tif")
+    return re.sub(r"\.tiff?$", "", image_name.rpartition("/")[2].casefold())
 
 
 class Builder(SourceBuilder):

@@ -27,16 +27,14 @@ def index(
 
     Args:
         data_dir: holds a folder for each site.
-        sites: name of a site -> data set that it is; by default every folder in data_dir is a
-            site of one's own images, the data set 'folder'.
-        dirs: name of a site -> its folder, relative to data_dir or absolute, where it is not
-            called as the site.
+        sites: name of a site -> its data set; by default every folder in data_dir is a site of
+            one's own images, the data set 'folder'.
+        dirs: name of a site -> its folder, relative to data_dir or absolute, if not called so.
         options: name of a site -> options of its data set.
-        classes: names of the labels, as a sequence or divided by commas, to be given where the
-            sites name theirs differently.
+        classes: names of the labels, as a sequence or divided by commas, if the sites' differ.
     """
-    folders = (path.name for path in sorted(data_dir.iterdir()) if path.is_dir())
-    sites = sites or {name: "folder" for name in folders if not name.startswith(".")}
+    folders = (path.name for path in sorted(data_dir.glob("[!.]*")) if path.is_dir())
+    sites = sites or dict.fromkeys(folders, "folder")
     if not sites:
         raise UserError(f"{data_dir} holds no folder, and data.options.sites names no site")
     dirs, options = dirs or {}, options or {}
@@ -48,9 +46,8 @@ def index(
         folder, of_site = data_dir / dirs.get(site, site), dict(options.get(site, {}))
         parts[site] = records.list_source(name, folder, **of_site)
     names = in_order((), given=classes) or next(iter(parts.values())).classes
-    keys = [class_key(name) for name in names]
     for site, part in parts.items():
-        same = [class_key(name) for name in part.classes] == keys
+        same = [*map(class_key, part.classes)] == [*map(class_key, names)]
         if len(part.classes) != len(names) or not (classes or same):
             raise UserError(
                 f"site {site!r} has the classes {part.classes}, not {names}; if they mean the "
