@@ -27,7 +27,7 @@ Pairs = np.ndarray  # [P,2] indices of images
 def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     """Returns the report, and the pairs of duplicates, those across splits first."""
     varied = np.ptp(found.image.reshape(len(found.path), -1), axis=1) > 0
-    # Also among those of a split, and those with a label, where the first of all has none.
+    # Also among those of a split, and those with a label, if the first of all has none.
     first = first_equal(found.image)
     exact, divided, labelled = (
         exact_pairs(first, varied & among) for among in (True, split != "", found.label >= 0)
@@ -82,7 +82,7 @@ def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
 def near_pairs(
     image: np.ndarray, among: np.ndarray, first: np.ndarray, split: np.ndarray
 ) -> tuple[Pairs, bool]:
-    """Pairs of `among` [N] that look alike and are not equal, and whether these are all of them.
+    """Pairs of `among` [N] that are similar and not equal, and whether these are all of them.
 
     Takes time as N squared, and memory as N: of pairs across splits, and of others, NEAR at most
     are kept, and no more than these are compared.

@@ -86,7 +86,7 @@ def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
 
 
 def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
-    """Splits `records` as the config's `data` says, and draws the labels that training sees.
+    """Splits `records` as the config's `data` says, and draws the labels that training uses.
 
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
     images with `data.adapt` "target", as Madani et al. have it; with "mixture" they join those of

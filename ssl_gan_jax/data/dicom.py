@@ -242,7 +242,7 @@ def _roughness(values: np.ndarray) -> float:
 
 
 def _padding(pixels: np.ndarray, dataset: "Dataset") -> np.ndarray | None:
-    """Return [H,W] bool: where the equipment filled up the rectangle; None: nowhere."""
+    """Return [H,W] bool: pixels that fill up the rectangle; None if there are none."""
     if _value(dataset, "PixelPaddingValue", "") == "":
         return None
     first = _number(dataset, "PixelPaddingValue")

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     label: int  # 0..K-1, or UNLABELED
     patient: str  # images of one patient share it
     split: str = ""  # official split: 'train', 'val', 'test'; '' = none
-    site: str = ""  # institution, '' where there is one only
+    site: str = ""  # institution, '' if there is only one
     groups: tuple[tuple[str, str], ...] = ()  # `tables.groups`; listed each time, never stored
 
 

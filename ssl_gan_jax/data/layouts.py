@@ -76,7 +76,7 @@ def without_annotations(paths: Sequence[str]) -> list[str]:
     """Return the paths that are no masks, heat maps or the like, by their folders and names.
 
     A folder called so is one unless another beside it has the word as well: mask and no_mask are
-    classes. A file is one where the same name without `_mask` is beside it.
+    classes. A file is one if the same name without `_mask` is beside it.
     """
     folders, beside = {path.rpartition("/")[0] for path in paths}, defaultdict(set)
     for folder in folders:
@@ -119,7 +119,7 @@ def other_files(top: Path, used: Collection[str]) -> Counter[str]:
 
 
 def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Return two files whose names look like films of one patient, where such names are frequent.
+    """Return two files whose names suggest one patient, if such names are frequent.
 
     person7_1.png and person7_2.png do; img_1.png and img_2.png, or two numbers, do not.
     """

@@ -72,7 +72,7 @@ def classes_of(texts: Iterable[str]) -> dict[str, str]:
     """Return for each text the class that it means, '' for a missing value.
 
     A class goes by its most frequent spelling, of equally frequent ones the first. `-1`, `-` and
-    `none` are missing values, except where they are one of two classes: -1 and 1, none and ill.
+    `none` are missing values, unless they are one of two classes: -1 and 1, none and ill.
     """
     counts = Counter(texts)
     keys = {text: "" if is_missing(text) else class_key(text) for text in counts}
@@ -90,7 +90,7 @@ def classes_of(texts: Iterable[str]) -> dict[str, str]:
 def findings_in(text: str, others: Iterable[str] = ()) -> list[str]:
     """Return the findings of a cell such as `Mass|Effusion`: two or more, or the cell itself.
 
-    `|` and `;` always divide; commas, `/`, `+` and `&` where every part is one of `others`.
+    `|` and `;` always divide; commas, `/`, `+` and `&` if every part is one of `others`.
     """
     bare = text.strip().strip("[](){}")
     always, perhaps = (

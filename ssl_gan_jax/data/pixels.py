@@ -21,7 +21,7 @@ class Header(NamedTuple):
     width: int  # pixels
     height: int  # pixels
     bits: int  # of one gray level, as stored
-    burned_in: str | None  # DICOM's BurnedInAnnotation ('' where it is not given); None: no DICOM
+    burned_in: str | None  # DICOM's BurnedInAnnotation ('' if it is not given); None: no DICOM
 
 
 def stretch(

@@ -41,7 +41,7 @@ class Records:
     patient: np.ndarray  # [N] str, grouping key
     path: np.ndarray  # [N] str, relative to data.dir as the user named it
     split: np.ndarray  # [N] str, official split 'train', 'val' or 'test'; '' = none
-    site: np.ndarray  # [N] str, '' where there is one only
+    site: np.ndarray  # [N] str, '' if there is only one
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
@@ -83,7 +83,7 @@ def load(
     Raises:
         UserError: unknown name or option, a layout that is not the published one, too many
             unreadable images, a cache that cannot be written or is damaged.
-        Stopped: on a signal, where the program handles them; what is prepared is kept.
+        Stopped: on a signal, if the program handles them; what is prepared is kept.
     """
     check_choice("data.equalize", equalize, images.EQUALIZE)
     check_choice("data.aspect", aspect, images.ASPECT)

@@ -27,7 +27,7 @@ from ssl_gan_jax.files import csv_cell
 
 tf_import.tensorflow()  # before TFDS imports it with all its noise
 
-CHUNK = 64  # images that are prepared together, and lost together where that is interrupted
+CHUNK = 64  # images that are prepared together, and lost together if that is interrupted
 # Errors of disks and permissions, which may pass: not to be kept as a fault of the file.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
 _QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason

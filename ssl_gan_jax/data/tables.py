@@ -23,7 +23,7 @@ GROUPS = {
     "view": ("view", "view position", "ap/pa"),
 }
 # What other columns mean, by the names that people give them. Those after the bar are weaker: they
-# count only where none of the others is there.
+# count only if none of the others is there.
 MEANINGS = {
     "path": "path filepath imagepath imgpath filename file imagefile imagefilename relativepath "
     "pngpath jpgpath dicompath | image images img imageindex imagename imageid xrayimagename name "
@@ -140,7 +140,7 @@ def no_column(path: Path, name: str, header: Sequence[str], hint: str = "") -> U
 
 
 def groups(cells: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Sex, band of age and view of a row, where its table has such columns; an empty cell is ''."""
+    """Sex, band of age and view of a row, if its table has such columns; an empty cell is ''."""
     plain = {squeezed(name): cell for name, cell in cells.items()}
     found = {
         kind: plain[squeezed(name)]

@@ -1,4 +1,4 @@
-"""Import TensorFlow and TFDS for input alone: no accelerator, network, log lines or Keras."""
+"""Import TensorFlow and TFDS only for input: no accelerator, network, log lines or Keras."""
 
 import contextlib
 import io
@@ -25,9 +25,9 @@ def tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def hide_module(name: str) -> Iterator[None]:
-    """Make a module look as if it were not installed, unless it has been imported before.
+    """Make a module appear not to be installed, unless it has been imported before.
 
-    For libraries that import another one wherever it is installed, which takes seconds and is of no
+    For libraries that import another one if it is installed, which takes seconds and is of no
     use here. Imports after the block find it.
     """
     with contextlib.ExitStack() as restore:

@@ -29,7 +29,7 @@ def index(
         data_dir: the release, or the folder that holds it.
         positive: the column of a finding.
         uncertain: what -1 is, one of `OUTCOMES`.
-        unmentioned: what a blank is where 'No Finding' is not 1, one of `OUTCOMES`.
+        unmentioned: what a blank is if 'No Finding' is not 1, one of `OUTCOMES`.
     """
     column, entries = positive.lower(), []
     labels = {"1": 1, "0": 0, "-1": outcome("uncertain", uncertain)}

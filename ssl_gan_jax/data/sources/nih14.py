@@ -10,7 +10,7 @@ from ssl_gan_jax.errors import UserError, check_choice
 TABLE = "Data_Entry_2017*.csv*"
 IMAGE, FINDINGS, PATIENT, VIEW = "image index", "finding labels", "patient id", "view position"
 NORMAL = "no finding"
-OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used where they are there
+OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used if they are there
 
 
 def index(
@@ -21,8 +21,8 @@ def index(
     Args:
         data_dir: holds the table and the images. All are frontal.
         positive: a finding of the table.
-        others: what images with other findings alone are, one of `OUTCOMES`.
-        view: 'PA' or 'AP' for one of the two alone.
+        others: what images with only other findings are, one of `OUTCOMES`.
+        view: 'PA' or 'AP' for only these images.
     """
     classes = (NORMAL, positive.lower())
     return index_of_tables(data_dir, classes, entries(data_dir, positive, others, view))

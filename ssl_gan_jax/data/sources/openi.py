@@ -48,7 +48,7 @@ def index(
 
     Normal is a report with the tag 'normal' alone (1,391 of 3,955); positive, one with a tag
     `positive` or `positive/...` (cardiomegaly: 375). Madani et al. used 400 and 313 images; which,
-    the tags do not tell. With the DICOM table of views these are 1,532 and 361 frontal images.
+    the tags do not say. With the DICOM table of views these are 1,532 and 361 frontal images.
 
     Args:
         data_dir: holds reports, images (PNG or DICOM) and a table of views.
@@ -140,7 +140,7 @@ def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
 
 
 def _views(data_dir: Path) -> dict[str, str]:
-    """Key of the image -> 'frontal', 'pa', ..., or '' where the table leaves it open."""
+    """Key of the image -> 'frontal', 'pa', ..., or '' if the table leaves it open."""
     of_kaggle, of_dicom = ("filename", "projection"), ("imageid", "view position")
     for pattern, (name, view) in ((PROJECTIONS, of_kaggle), (METADATA, of_dicom)):
         for path in sorted(data_dir.rglob(pattern)):

@@ -3,7 +3,6 @@
 The columns are those of public user code and are to be confirmed against CDAS's dictionary.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def _rows(
 
 def _key(image_name: str) -> str:
     """`image_file_name` may lack the suffix and differ in case from the disk."""
-    return re.sub(r"\.tiff?$", "", image_name.rpartition("/")[2].casefold())
+    return image_name.rpartition("/")[2].casefold().removesuffix(".tiff").removesuffix(".tif")
 
 
 class Builder(SourceBuilder):

@@ -27,8 +27,8 @@ def index(
 
     Args:
         data_dir: holds a folder for each site.
-        sites: name of a site -> its data set; by default every folder in data_dir is a site of
-            one's own images, the data set 'folder'.
+        sites: name of a site -> its data set; by default every folder in data_dir is a site
+            with images of its own, the data set 'folder'.
         dirs: name of a site -> its folder, relative to data_dir or absolute, if not called so.
         options: name of a site -> options of its data set.
         classes: names of the labels, as a sequence or divided by commas, if the sites' differ.
