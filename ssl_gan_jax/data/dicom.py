@@ -61,8 +61,7 @@ def read(path: Path) -> np.ndarray:
             is YES. The reason names elements and quotes none.
         UserError: pydicom or the decoder of this file's compression is not installed.
     """
-    dataset = _open(path, stop_before_pixels=False)
-    head = _checked(dataset)
+    head = _checked(dataset := _open(path, stop_before_pixels=False))
     if head.burned_in == "YES":
         raise UnreadableImage(
             "BurnedInAnnotation is YES, so text in its pixels may name the patient; if you have "
@@ -208,10 +207,8 @@ def _check_length(dataset: "Dataset") -> None:
     bits = dataset.Rows * dataset.Columns * dataset.BitsAllocated
     data, length = dataset.PixelData, (bits + 15) // 16 * 2
     if len(data) < bits / 8 or data[length:].strip(b"\0"):  # padding is harmless
-        raise UnreadableImage(
-            f"DICOM: PixelData is {'shorter' if len(data) < length else 'longer'} than Rows, "
-            "Columns and BitsAllocated say"
-        )
+        fault = f"{'shorter' if len(data) < length else 'longer'} than Rows, Columns and"
+        raise UnreadableImage(f"DICOM: PixelData is {fault} BitsAllocated say")
 
 
 def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool) -> np.ndarray:
@@ -228,9 +225,8 @@ def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool)
         return samples
     other = cells.view(f"{'i' if coded_as_signed else 'u'}{cells.itemsize}")
     if _roughness(samples) > _roughness(other):
-        raise UnreadableImage(
-            "DICOM: pixels contradict BitsStored or PixelRepresentation; mend the header"
-        )
+        fields = "BitsStored or PixelRepresentation"
+        raise UnreadableImage(f"DICOM: pixels contradict {fields}; mend the header")
     return samples
 
 

@@ -111,8 +111,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
             warnings.simplefilter("ignore")  # decoders warn of what they repair, and name no file
-            images_done = bar.add_task(f"Preparing {total} images", total=total)
-            for start in range(0, total, CHUNK):
+            for start in bar.track(range(0, total, CHUNK), description=f"Preparing {total} images"):
                 rows = index.rows[start : start + CHUNK]
                 part = self.parts / f"{start}-{start + len(rows)}.npz"
                 if (results := _load_part(part)) is None:
@@ -120,7 +119,6 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     results = tuple(map(np.array, zip(*results, strict=True)))
                     _save_part(part, *results)
                 yield from zip(rows, *results, strict=True)
-                bar.advance(images_done, len(rows))
                 if not console.is_terminal:
                     done = "Prepared %d of %d images", 30, start + len(rows), total
                     logging.log_every_n_seconds(logging.INFO, *done)

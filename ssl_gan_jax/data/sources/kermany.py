@@ -9,7 +9,7 @@ from ssl_gan_jax.data.index import Index, Row, index_of_files
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
-CLASSES, KINDS = ("normal", "pneumonia"), ("NORMAL", "PNEUMONIA")
+KINDS = ("NORMAL", "PNEUMONIA")  # the folders of labels 0 and 1
 
 # Numbers count within a kind: "person1" of the bacterial and of the viral images are two children.
 _KAGGLE_PNEUMONIA = re.compile(r"person(\d+)_(bacteria|virus)_\d+", re.IGNORECASE)
@@ -47,7 +47,7 @@ def index(data_dir: Path) -> Index:
         for path in map(folder.joinpath, files_in(folder)):  # none in a folder that is not there
             name, official = path.relative_to(data_dir).as_posix(), split.replace("val", "train")
             rows.append(Row(name, KINDS.index(kind), patient_key(path.name), official))
-    return index_of_files(data_dir, CLASSES, rows)
+    return index_of_files(data_dir, ("normal", "pneumonia"), rows)
 
 
 class Builder(SourceBuilder):

@@ -8,7 +8,6 @@ from ssl_gan_jax.data.index import Index, Row, index_of_files
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
-CLASSES = ("normal", "tuberculosis")
 SITES = {  # site: its folder
     "shenzhen": "ChinaSet_AllFiles/CXR_png",
     "montgomery": "MontgomerySet/CXR_png",
@@ -27,7 +26,7 @@ def index(data_dir: Path) -> Index:
             if not (match := _NAME.fullmatch((path := PurePosixPath(folder, name)).stem)):
                 raise UserError(f"{path.name}: expected a name like CHNCXR_0001_0.png")
             rows.append(Row(str(path), int(match[2]), f"{site}-{match[1]}", site=site))
-    return index_of_files(data_dir, CLASSES, rows)
+    return index_of_files(data_dir, ("normal", "tuberculosis"), rows)
 
 
 class Builder(SourceBuilder):

@@ -21,8 +21,6 @@ from ssl_gan_jax.errors import UserError, check_choice
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
 PROJECTIONS = "indiana_projections.csv"  # of Kaggle: filename, projection
 METADATA = "nlmcxr_dicom_metadata.csv*"  # of the DICOM release: imageid, view position
-VIEWS = ("frontal", "not lateral", "all")
-
 _FRONTAL = ("frontal", "pa", "ap")
 _MAX_REPORT, _MAX_REPORTS = 2**20, 2**28  # bytes; the real ones hold 20 kB and 30 MB
 # The same image is CXR12_IM-0034-1001.png, 12_IM-0034-1001.dcm and 12_IM-0034-1001.dcm.png.
@@ -58,7 +56,7 @@ def index(
         views: 'frontal', those that a table calls so (the DICOM table leaves 35 % open); 'not
             lateral', these and those left open; or 'all', for which no table is needed.
     """
-    check_choice("data.options.views", views, VIEWS)
+    check_choice("data.options.views", views, ("frontal", "not lateral", "all"))
     found, positive = reports(data_dir), positive.lower()
     known = {tag.partition("/")[0] for report in found for tag in report.tags}
     check_choice("data.options.positive", positive, known)
