@@ -52,22 +52,35 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     return config
 
 
+def every_contender(add, **cell) -> None:  # noqa: ANN001, ANN003
+    """The cell with each contender and five seeds, which draw labels, weights and order."""
+    for seed in range(5):
+        for method, changes in CONTENDERS:
+            settings = {f"method.{key}": value for key, value in changes.items()}
+            add(method=method, seed=seed, **cell, **settings)
+
+
 def sweep(add) -> None:  # noqa: ANN001
-    """Every contender at 10, 25 and 100 labels a class; a seed draws labels, weights and order."""
+    """Kermany's images, 10, 25 and 100 labels a class."""
     for labels in (10, 25, 100):
-        for seed in range(5):
-            for method, changes in CONTENDERS:
-                settings = {f"method.{key}": value for key, value in changes.items()}
-                add(method=method, labels=labels, seed=seed, **settings)
+        every_contender(add, labels=labels)
+
+
+def few_to_validate(add) -> None:  # noqa: ANN001
+    """As `sweep`, if validation has no more labels than training."""
+    for labels in (10, 25):
+        every_contender(add, labels=labels, **{"data.validation": "budget"})
 
 
 def pneumonia_mnist(add) -> None:  # noqa: ANN001
-    """Every contender at 5, 10, 20 and 50 labels a class."""
+    """PneumoniaMNIST, 5, 10, 20 and 50 labels a class."""
     for labels in (5, 10, 20, 50):
-        for seed in range(5):
-            for method, changes in CONTENDERS:
-                settings = {f"method.{key}": value for key, value in changes.items()}
-                add(data="pneumonia_mnist", method=method, labels=labels, seed=seed, **settings)
+        every_contender(add, data="pneumonia_mnist", labels=labels)
+
+
+def phantom(add) -> None:  # noqa: ANN001
+    """The phantom, 10 labels a class."""
+    every_contender(add, data="phantom", labels=10)
 
 
 def tuning(add) -> None:  # noqa: ANN001

@@ -76,7 +76,7 @@ def base(
 
     Args:
       method: a module of `ssl_gan_jax.methods`.
-      data: a package of `ssl_gan_jax.data.sources`.
+      data: a module of `ssl_gan_jax.data.sources`.
       size: side of the images in pixels; the method's `size` and `shift` follow `data.size`.
       seed: of initialisation, order, augmentation and the draw of labels.
       preset: see `methods.defaults`.
@@ -96,6 +96,7 @@ def base(
         "only_class": "",  # train on one class (dcgan)
         "val": 0.1,  # of the patients
         "test": 0.1,  # of the patients, if there is no official test set
+        "validation": "all",  # labels of validation: "all", or "budget": no more than training has
         "split_seed": 0,  # draws the splits, if there are no official splits
         "source_site": "",  # labelled images of this site only ...
         "target_site": "",  # ... tested on this one (Madani et al. 2018, Table 2)

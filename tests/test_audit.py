@@ -16,7 +16,8 @@ from PIL import Image
 from ssl_gan_jax.commands import audit as audit_command
 from ssl_gan_jax.commands import experiment
 from ssl_gan_jax.data import audit, images
-from ssl_gan_jax.data.records import Records, Understood
+from ssl_gan_jax.data.index import Metadata
+from ssl_gan_jax.data.records import Records
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +104,7 @@ def test_look_alikes_take_bounded_memory_and_those_across_splits_are_kept(monkey
 def test_where_no_patients_are_given_none_are_counted():
     found = records_of(radiographs(4), list("abcd"))
     given, not_given = (
-        dataclasses.replace(found, understood=Understood(by_patient=by)) for by in (True, False)
+        dataclasses.replace(found, metadata=Metadata(by_patient=by)) for by in (True, False)
     )
     said = [
         "\n".join(audit.summary(audit.audit(one, np.array(["train"] * 4))[0]))

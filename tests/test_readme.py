@@ -43,7 +43,7 @@ BLOCKS = [
 ]
 PYTHON = {block.title: block.code for block in BLOCKS if block.language == "python"}
 SMOOTHED = "ssl_gan_jax/methods/smoothed.py"
-MINE = "ssl_gan_jax/data/sources/mine/mine_dataset_builder.py"
+MINE = "ssl_gan_jax/data/sources/mine.py"
 PROSE = re.sub(r"^```.*?^```", "", "\n".join(TEXTS.values()), flags=re.S | re.M)
 
 # Appended to trainings, so that they take seconds.
@@ -262,7 +262,6 @@ def test_the_data_set_the_network_and_the_method_train(tmp_path, monkeypatch):
     for name, code in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code)
-    (tmp_path / MINE).with_name("__init__.py").touch()
     for package in (sources, methods):
         folder = str(tmp_path / package.__name__.replace(".", "/"))
         monkeypatch.setattr(package, "__path__", [*package.__path__, folder])

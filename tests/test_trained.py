@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 
 
 def sorted_paths():
-    from ssl_gan_jax.data.sources.phantom.phantom_dataset_builder import index
+    from ssl_gan_jax.data.sources.phantom import index
 
     return [row.path for row in index(None, images=160, site="A").rows]
 

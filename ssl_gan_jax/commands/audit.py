@@ -21,9 +21,8 @@ from absl import flags, logging
 
 from ssl_gan_jax.commands import ending, experiment
 from ssl_gan_jax.commands.experiment import CONFIG, WORKDIR
-from ssl_gan_jax.data import records
+from ssl_gan_jax.data import dataset
 from ssl_gan_jax.data.audit import COLUMNS, PAIRS, audit, headers, sheet, summary
-from ssl_gan_jax.data.dataset import divide, load, understood
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.files import grid, write_json, write_png
 from ssl_gan_jax.paths import private
@@ -35,14 +34,13 @@ def main(argv: Sequence[str]) -> int:
     """Writes the audit and returns the exit code."""
     experiment.check(argv)
     data, out = CONFIG.value.data, Path(WORKDIR.value)
-    found = load({**data, "max_unreadable": 1.0})
-    split = divide(found, data)
+    found = dataset.load({**data, "max_unreadable": 1.0})
+    split = dataset.split_images(found, data)
     report, pairs = audit(found, split)
-    report["understood"] = understood(found)
-    report["warnings"] = list(found.understood.warnings)
-    listing = records.list_source(data.name, data.dir or None, **dict(data.options))
-    if len(listing.files) == len(listing.rows):  # else the images are not files
-        report |= headers(listing.files)
+    report["understood"] = dataset.summary(found)
+    report["warnings"] = list(found.metadata.warnings)
+    if len(found.files) == len(found.path) + len(found.quarantined):  # the images are files
+        report |= headers(found.files)
     write_json(out / "audit.json", report)
     chosen = sheet(found, split)
     black = (chosen < 0)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""From files to batches: `sources` -> `records` -> `splits` -> `task` -> `pipeline`.
+"""From files to batches: `sources` -> `records` -> `splits` -> `dataset` -> `pipeline`.
 
-TensorFlow is imported where data are prepared or batched, and not before.
+TensorFlow is imported when data are prepared or batched, and not before.
 """

@@ -16,19 +16,10 @@ from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.data.splits import patients_across
 
 HASH_DISTANCE, CORRELATION = 6, 0.99  # of near duplicates: at most, at least
-
-
 COLUMNS, ROWS, PAIRS = 16, 2, 64  # of the sheets
-
-
 LISTED = 1000  # of anything, at most
-
-
 NEAR = 20_000  # pairs of near duplicates that are kept, within splits and across
-
-
 COMPARED = 2**22  # pixels that are compared at a time
-
 
 Pairs = np.ndarray  # [P,2] indices of images
 
@@ -36,7 +27,7 @@ Pairs = np.ndarray  # [P,2] indices of images
 def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     """Returns the report, and the pairs of duplicates, those across splits first."""
     varied = np.ptp(found.image.reshape(len(found.path), -1), axis=1) > 0
-    # Also among those of a split, and those with a label, where the first of all has none.
+    # Also among those of a split, and those with a label, if the first of all has none.
     first = first_equal(found.image)
     exact, divided, labelled = (
         exact_pairs(first, varied & among) for among in (True, split != "", found.label >= 0)
@@ -47,20 +38,14 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     per_patient = collections.Counter(np.unique(found.patient, return_counts=True)[1].tolist())
     contradict = labelled[np.ptp(found.label[labelled], 1) > 0]
 
-    def parted(pairs: Pairs) -> tuple[Pairs, Pairs]:
-        a, b = split[pairs].T
-        across = (a != b) & (a != "") & (b != "")
-        return pairs[across], pairs[~across]
-
     def listed(pairs: Pairs) -> list[list[str]]:
         return found.path[pairs[:LISTED]].tolist()
 
-    duplicates = {"exact_duplicates": parted(exact), "near_duplicates": parted(near)}
     report = {
         "images": len(found.path),
-        "splits_by": "patient" if found.understood.by_patient else "image",
+        "splits_by": "patient" if found.metadata.by_patient else "image",
         "patients": len(np.unique(found.patient)),
-        "leaks": len(patients) + len(duplicates["exact_duplicates"][0]),
+        "leaks": len(patients) + int(_across(split, *exact.T).sum()),
         "counts": [
             {**group, "images": len(rows), "patients": len(np.unique(found.patient[rows]))}
             for group, rows in _groups(found, split)
@@ -72,17 +57,18 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
         "duplicates_with_different_labels": listed(contradict),
         "all_near_duplicates": all_of_them,
     }
-    for kind, (across, within) in duplicates.items():
-        report[kind] = {"across": listed(across), "within": listed(within)}
-    across, within = (np.concatenate(pairs) for pairs in zip(*duplicates.values(), strict=True))
-    return report, np.concatenate([across, within])
+    pairs = np.concatenate([exact, near])
+    for kind, of_kind in (("exact_duplicates", exact), ("near_duplicates", near)):
+        across = _across(split, *of_kind.T)
+        report[kind] = {"across": listed(of_kind[across]), "within": listed(of_kind[~across])}
+    return report, pairs[np.argsort(~_across(split, *pairs.T), kind="stable")]
 
 
 def first_equal(image: np.ndarray) -> np.ndarray:
     """[N] the first image that each equals: itself, unless there is one before it."""
-    seen = {}
+    first = {}
     digests = (hashlib.sha256(pixels.tobytes()).digest() for pixels in image)
-    return np.array([seen.setdefault(digest, i) for i, digest in enumerate(digests)])
+    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)])
 
 
 def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
@@ -96,7 +82,7 @@ def exact_pairs(first: np.ndarray, among: np.ndarray) -> Pairs:
 def near_pairs(
     image: np.ndarray, among: np.ndarray, first: np.ndarray, split: np.ndarray
 ) -> tuple[Pairs, bool]:
-    """Pairs of `among` [N] that look alike and are not equal, and whether these are all of them.
+    """Pairs of `among` [N] that are similar and not equal, and whether these are all of them.
 
     Takes time as N squared, and memory as N: of pairs across splits, and of others, NEAR at most
     are kept, and no more than these are compared.
@@ -116,23 +102,26 @@ def near_pairs(
     codes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
     flat = image.reshape(len(image), -1)
     piece = max(1, COMPARED // flat.shape[1])
-    kept, room = [np.zeros((0, 2), np.int64)], np.array([NEAR, NEAR])
-    for k, code in enumerate(codes):
+    kept, room = [np.zeros((0, 2), np.int64)], np.array([NEAR, NEAR])  # pairs within, across
+    for k, (i, code) in enumerate(zip(rows, codes, strict=True)):
         if not (room > 0).any():
             break
         alike = rows[k + 1 :][np.bitwise_count(codes[k + 1 :] ^ code) <= HASH_DISTANCE]
-        i, alike = rows[k], alike[first[alike] != first[rows[k]]]
-        across = ((split[alike] != split[i]) & (split[alike] != "") & (split[i] != "")).astype(int)
+        alike = alike[first[alike] != first[i]]
         a = flat[i] - flat[i].mean()
         for start in range(0, len(alike), piece):
-            open_ = room[across[start : start + piece]] > 0
-            j, kind = alike[start : start + piece][open_], across[start : start + piece][open_]
+            j = alike[start : start + piece]
+            j = j[room[_across(split, i, j).astype(int)] > 0]
             b = flat[j] - flat[j].mean(1, keepdims=True)
-            norms = np.sqrt((a**2).sum() * (b**2).sum(1))
-            near = (a * b).sum(1) >= CORRELATION * norms
-            kept.append(np.stack([np.full(near.sum(), i), j[near]], 1))
-            room -= np.bincount(kind[near], minlength=2)
+            j = j[(a * b).sum(1) >= CORRELATION * np.sqrt((a**2).sum() * (b**2).sum(1))]
+            kept.append(np.stack([np.full(len(j), i), j], 1))
+            room -= np.bincount(_across(split, i, j), minlength=2)
     return np.concatenate(kept), bool((room > 0).all())
+
+
+def _across(split: np.ndarray, i: np.ndarray | int, j: np.ndarray) -> np.ndarray:
+    """Whether images `i` and `j` are in different parts of the data; '' is none."""
+    return (split[i] != split[j]) & (split[i] != "") & (split[j] != "")
 
 
 def headers(files: Sequence[Path]) -> dict[str, Any]:
@@ -159,7 +148,7 @@ def sheet(found: Records, split: np.ndarray) -> np.ndarray:
 
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
-    """What the user is told, line by line."""
+    """The report as lines of a log."""
     yield from report.get("understood", ())
     yield from (f"WARNING: {line}" for line in report.get("warnings", ()))
 

@@ -19,28 +19,20 @@ class Codestream(NamedTuple):
 
 
 def describe(data: bytes) -> Codestream:
-    """Read the frame header of JPEG, JPEG-LS or JPEG 2000, the last also inside a JP2 file.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Read the frame header of JPEG, JPEG-LS, JPEG 2000 or JP2; `ValueError` if there is none."""
     try:
-        return _frame(data)
+        if data.startswith(b"\xff\xd8"):
+            at = 2
+            while (marker := data[at + 1]) not in _FRAMES:  # as libjpeg finds the first
+                if data[at] != 0xFF or marker in _BARE:
+                    at = data.index(b"\xff", at + 1)
+                else:
+                    at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            bits, height, width = struct.unpack(">B2H", data[at + 4 : at + 9])
+            return Codestream(width, height, bits, False, marker in _LOSSLESS)
+        at = data.index(b"\xff\x4f\xff\x51")  # JPEG 2000: its size follows at once
+        right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
+        depth = data[at + 42]
+        return Codestream(right - left, bottom - top, (depth & 0x7F) + 1, depth > 0x7F, None)
     except (ValueError, IndexError, struct.error):
         raise ValueError("no frame header") from None
-
-
-def _frame(data: bytes) -> Codestream:
-    if data.startswith(b"\xff\xd8"):
-        at = 2
-        while (marker := data[at + 1]) not in _FRAMES:  # as libjpeg finds the first
-            if data[at] != 0xFF or marker in _BARE:
-                at = data.index(b"\xff", at + 1)
-            else:
-                at += 2 + int.from_bytes(data[at + 2 : at + 4])
-        bits, height, width = struct.unpack(">B2H", data[at + 4 : at + 9])
-        return Codestream(width, height, bits, False, marker in _LOSSLESS)
-    at = data.index(b"\xff\x4f\xff\x51")  # JPEG 2000: its size follows at once
-    right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
-    depth = data[at + 42]
-    return Codestream(right - left, bottom - top, (depth & 0x7F) + 1, depth > 0x7F, None)

@@ -1,7 +1,7 @@
-"""Which images a run trains, validates and tests on: a data set seen through its config."""
+"""Which images a run trains, validates and tests on, as the `data` of its config says."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,152 +32,141 @@ class Dataset(NamedTuple):
 
 def load(data: Mapping[str, Any], check: Callable[[Records], Any] | None = None) -> Records:
     """`records.load` as the config's `data` says; prepares the images the first time."""
-    return records_lib.load(
-        data["name"],
-        data["dir"] or None,
-        data["size"],
-        equalize=data["equalize"],
-        aspect=data["aspect"],
-        cache_dir=data["cache_dir"] or None,
-        max_unreadable=data["max_unreadable"],
-        check=check,
-        **dict(data["options"]),
-    )
+    how = {key: data[key] for key in ("equalize", "aspect", "max_unreadable")}
+    how |= {"cache_dir": data["cache_dir"] or None, "check": check, **dict(data["options"])}
+    return records_lib.load(data["name"], data["dir"] or None, data["size"], **how)
 
 
-def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
-    """[N] the part of each image: 'train', 'val', 'test', 'adapt', or '' for none.
-
-    80:10:10, or the official test set. With `source_site` and `target_site` as Madani et al. 2018,
-    Table 2: the source trains and validates; 20 % of the target's patients are the test set, the
-    other 80 % 'adapt'.
-    """
-    everywhere = [(None, data["val"], data["test"], {})]
-    transfer = [
-        ("source_site", data["val"], 0.0, {"test": ""}),  # '': officially another part's
-        ("target_site", 0.0, 0.2, {"train": "adapt", "val": ""}),
-    ]
-    if data["target_site"] and not data["source_site"]:
+def split_images(records: Records, data: Mapping[str, Any]) -> np.ndarray:
+    """[N] the part of each image: 'train', 'val', 'test', 'adapt', or '' for none."""
+    if data["source_site"]:
+        return _split_for_transfer(records, data)
+    if data["target_site"]:
         raise UserError("data.target_site is given, and data.source_site is not: give both")
-    part, salt = np.full(len(records.path), "", "<U5"), str(data["split_seed"])
-    for key, val, test, names in transfer if data["source_site"] else everywhere:
-        rows = np.arange(len(part))
-        if key:
-            check_choice(f"data.{key}", data[key], np.unique(records.site).tolist())
-            rows = np.flatnonzero(records.site == data[key])
-        found = split(
-            records.patient[rows],
-            records.split[rows],
-            salt=salt,
-            val=val,
-            test=test,
-            train_stays=records.understood.train_stays,
-        )
-        part[rows] = [names.get(name, name) for name in found.tolist()]
+    return _split(records, data, np.arange(len(records.path)), data["val"], data["test"])
+
+
+def _split_for_transfer(records: Records, data: Mapping[str, Any]) -> np.ndarray:
+    """As Table 2 of Madani et al.: the source site trains and validates.
+
+    20 % of the target site's patients are the test set, the other 80 % 'adapt'.
+    """
+    sites = np.unique(records.site).tolist()
+    source, target = (
+        np.flatnonzero(records.site == check_choice(f"data.{key}", data[key], sites))
+        for key in ("source_site", "target_site")
+    )
+    part = np.full(len(records.path), "", "<U5")
+    part[source] = _split(records, data, source, data["val"], 0.0)
+    part[source[part[source] == "test"]] = ""  # officially
+    of_target = _split(records, data, target, 0.0, 0.2)
+    part[target] = np.select([of_target == "train", of_target == "test"], ["adapt", "test"], "")
     return part
 
 
-def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
-    """Loads `data.name` (prepares it the first time) and divides it as the config's `data` says.
+def _split(
+    records: Records, data: Mapping[str, Any], rows: np.ndarray, val: float, test: float
+) -> np.ndarray:
+    return split(
+        records.patient[rows],
+        records.split[rows],
+        salt=str(data["split_seed"]),
+        val=val,
+        test=test,
+        train_stays=records.metadata.train_stays,
+    )
 
-    Raises:
-      UserError: everything that can be wrong with the data or with the budget, before images are
-        prepared where that can be known.
+
+def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
+    """Loads `data.name` (prepares it the first time) and splits it as the config's `data` says.
+
+    Raises `UserError` for all that is wrong with data or budget, if possible before preparation.
     """
     return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
 
 
 def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
-    """Divides `records` as the config's `data` says, and draws the labels that training sees.
+    """Splits `records` as the config's `data` says, and draws the labels that training uses.
 
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
     images with `data.adapt` "target", as in Madani et al. 2018; with "mixture" they join those of
-    the source.
-
-    Raises:
-      UserError: a choice of `data` that is none, or what the images do not give.
+    the source. With `data.validation` "budget" validation has no more labels of a class than
+    training. Raises `UserError` for a choice of `data` that is none, or that the images lack.
     """
     adapt = ADAPT.get(data["adapt"], data["adapt"])
     check_choice("data.pool", data["pool"], ("all", "labelled"))
     check_choice("data.adapt", adapt, ("none", "target", "mixture"))
     if adapt == "target" and not data["target_site"]:
         raise UserError(f"data.adapt={adapt}: give the site to adapt to as data.target_site")
-    part, label = divide(records, data), records.label
+    part, label = split_images(records, data), records.label
     check_disjoint(records.patient, part)
     train = np.flatnonzero(part == "train")
     if not len(train):
         raise UserError(
             f"data: no training images among {len(part)}; give more images or another division"
         )
-    judged = label >= 0
+    has_label = label >= 0
     if data["only_class"]:
         check_choice("data.only_class", data["only_class"], records.classes)
-        judged = label == records.classes.index(data["only_class"])
-        train = train[judged[train]]
-        label = np.where(judged, 0, -1)
-    labelled = draw_labels(
-        label,
-        train,
-        records.patient,
-        records.path,
-        per_class=data["labels_per_class"] or None,
-        images=data["images"] or None,
-        seed=seed,
-    )
+        has_label = label == records.classes.index(data["only_class"])
+        train = train[has_label[train]]
+        label = np.where(has_label, 0, -1)
+    budget = {"per_class": data["labels_per_class"] or None, "images": data["images"] or None}
+    labelled = draw_labels(label, train, records.patient, records.path, **budget, seed=seed)
     unlabelled = train if data["pool"] == "all" else labelled
     if adapt != "none":
         target = np.flatnonzero(part == "adapt")
         unlabelled = target if adapt == "target" else np.union1d(unlabelled, target)
-    val, test = (np.flatnonzero((part == name) & judged) for name in ("val", "test"))
-    task = Dataset(records, labelled, unlabelled, val, test)
-    for line in understood(records):
+    val, test = (np.flatnonzero((part == name) & has_label) for name in ("val", "test"))
+    check_choice("data.validation", data.get("validation", "all"), ("all", "budget"))
+    if data.get("validation") == "budget":
+        classes = np.unique(label[labelled])
+        most = [int(np.sum(label[rows] == k)) for rows in (labelled, val) for k in classes]
+        if min(most, default=0):
+            budget = {"per_class": min(most)}
+            val = draw_labels(label, val, records.patient, records.path, **budget, seed=seed)
+    dataset = Dataset(records, labelled, unlabelled, val, test)
+    for line in summary(records):
         logging.info("%s", line)
-    for line in warnings(task):
+    for line in warnings(dataset):
         logging.warning("%s", line)
-    return task
+    return dataset
 
 
-def understood(records: Records) -> list[str]:
+def summary(records: Records) -> list[str]:
     """How the source read the data, which class is the positive one, and what splits are by."""
-    lines = list(records.understood.lines)
+    lines = list(records.metadata.summary)
     if len(records.classes) == 2:
         lines.append(f"positive class: {records.classes[1]}; the other: {records.classes[0]}")
-    if not records.understood.by_patient:
+    if not records.metadata.by_patient:
         lines.append("no patients are given: splits and intervals are by image")
     return lines
 
 
-def warnings(task: Dataset) -> list[str]:
+def warnings(dataset: Dataset) -> list[str]:
     """What of the data may mislead: the source's warnings, and parts that lack a class."""
-    records, found = task.records, list(task.records.understood.warnings)
+    records, found = dataset.records, list(dataset.records.metadata.warnings)
     kinds = np.unique(records.label[records.label >= 0])
-    for name, rows in (("validation", task.val), ("test", task.test)):
+    for name, rows in (("validation", dataset.val), ("test", dataset.test)):
         lacking = np.setdiff1d(kinds, records.label[rows])
         if not len(rows):
             found.append(f"no labelled {name} images: {_WITHOUT[name]}")
-        elif len(lacking) and len(np.unique(records.label[task.labeled])) > 1:
-            classes = ", ".join(records.classes[k] for k in lacking)
-            found.append(
-                f"no {name} image of class {classes}: its scores say nothing of that class"
-            )
+        elif len(lacking) and len(np.unique(records.label[dataset.labeled])) > 1:
+            which = f"no {name} image of class {', '.join(records.classes[k] for k in lacking)}"
+            found.append(f"{which}: its scores say nothing of that class")
     return found
 
 
-def check_taught(task: Dataset) -> None:
-    """Refuse data that teach no classifier.
-
-    Raises:
-        UserError: there is one class only, or one without a labelled training image.
-    """
-    records = task.records
-    classes = records.classes
+def check_classes(dataset: Dataset) -> None:
+    """Raise `UserError` for fewer than two classes, or one without a labelled training image."""
+    records, classes = dataset.records, dataset.records.classes
     if len(classes) < 2:
         raise UserError(
             f"data: a classifier needs two classes, and there is {' and '.join(classes) or 'none'}"
-            f"{''.join(f'; {line}' for line in records.understood.lines[:1])}; label images of "
+            f"{''.join(f'; {line}' for line in records.metadata.summary[:1])}; label images of "
             "another class, or give the folder that holds a sub-folder for each"
         )
-    count = np.bincount(records.label[task.labeled], minlength=len(classes))
+    count = np.bincount(records.label[dataset.labeled], minlength=len(classes))
     if (count == 0).any():
         raise UserError(
             f"data: no labelled training image of class {classes[int(np.argmin(count))]!r}; label "
@@ -186,62 +175,57 @@ def check_taught(task: Dataset) -> None:
         )
 
 
-def fingerprint(task: Dataset) -> dict[str, str]:
-    """SHA-256 of what a run sees of its data, the same on every machine.
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """SHA-256 of what a run reads of its data, the same on every machine.
 
-    "names": which images each part has; "labels": those that training and validation see;
-    "pixels": the prepared images of all parts. Classes, whose names are no secret, go beside it.
+    "names": which images each part has; "labels": those of training and validation; "pixels": the
+    prepared images of all parts. Classes, whose names are no secret, go beside it.
     """
-    names, labels, pixels = _names(task), _labels(task), hashlib.sha256()
-    for rows in task[1:]:
-        for image in task.records.image[rows]:
-            pixels.update(image)
-    return {"names": _sha256(names), "labels": _sha256(labels), "pixels": pixels.hexdigest()}
+    names, labels = _names_and_labels(dataset)
+    pixels = (image for rows in dataset[1:] for image in dataset.records.image[rows])
+    return {"names": _sha256(names), "labels": _sha256(labels), "pixels": _sha256(pixels)}
 
 
-def changes(task: Dataset, old: Mapping[str, str] | str) -> list[str]:
-    """What of a `fingerprint` that a run has stored is not `task`'s: [] where all is the same.
+def changes(dataset: Dataset, old: Mapping[str, str] | str) -> list[str]:
+    """What differs from the fingerprint `old` that a run has stored, [] if nothing does.
 
-    Runs of earlier versions stored one digest of names and labels: of their pixels nothing can be
-    said, and a warning says so.
+    Runs of earlier versions stored one digest of names and labels, so of their pixels nothing is
+    known.
     """
     if isinstance(old, str):
         logging.warning("the run is of an earlier version, which noted names and labels alone: "
                         "whether the pixels are those that it began with is not known")  # fmt: skip
-        return [] if old == _sha256(_names(task) + _labels(task)) else ["names or labels"]
-    return [kind for kind, digest in fingerprint(task).items() if old.get(kind) != digest]
+        names, labels = _names_and_labels(dataset)
+        return [] if old == _sha256(names + labels) else ["names or labels"]
+    return [kind for kind, digest in fingerprint(dataset).items() if old.get(kind) != digest]
 
 
 def check_data(
-    where: Path, task: Dataset, classes: Sequence[str], old: Mapping[str, str] | str | None
+    where: Path, dataset: Dataset, classes: Sequence[str], old: Mapping[str, str] | str | None
 ) -> None:
-    """Refuses data that are not those of the run in `where`, of `classes` and fingerprint `old`.
-
-    Raises:
-      UserError: says what differs: classes, names (with the division), labels or pixels.
-    """
-    if list(classes) != list(task.records.classes):
+    """Raises `UserError` if the data have not the classes and fingerprint of the run `where`."""
+    if list(classes) != list(dataset.records.classes):
         raise UserError(
             f"{where}: trained on classes {list(classes)}, but the data has "
-            f"{list(task.records.classes)}; bring back the run's own data"
+            f"{list(dataset.records.classes)}; bring back the run's own data"
         )
     if old is None:
         logging.warning("%s has not noted its data; whether these are the same is not known", where)
-    elif differ := changes(task, old):
+    elif differ := changes(dataset, old):
         raise UserError(
             f"{where}: its images, their division or labels are not those that it began with "
             f"(other {', '.join(differ)}); bring these back, or choose another --workdir"
         )
 
 
-def _names(task: Dataset) -> bytes:
-    return b"".join(repr(task.records.path[rows].tolist()).encode() for rows in task[1:])
+def _names_and_labels(dataset: Dataset) -> tuple[list[bytes], list[bytes]]:
+    path, label = dataset.records.path, dataset.records.label
+    names = [repr(path[rows].tolist()).encode() for rows in dataset[1:]]
+    return names, [repr(label[rows].tolist()).encode() for rows in (dataset.labeled, dataset.val)]
 
 
-def _labels(task: Dataset) -> bytes:
-    rows = (task.labeled, task.val)
-    return b"".join(repr(task.records.label[some].tolist()).encode() for some in rows)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(parts: Iterable[bytes | np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -30,7 +30,6 @@ _PLAIN_SYNTAXES = {  # by (implicit types, little endian)
 }
 _SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}  # of the presentation LUT
 _COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_EMPTY = (None, "")
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction")
 
@@ -51,13 +50,10 @@ def _stage(reason: str) -> Iterator[None]:
 def read(path: Path) -> np.ndarray:
     """Read the image through its modality LUT or rescale, then its VOI LUT or first window.
 
-    The result is scaled by its own least and greatest value; MONOCHROME1 is inverted; pixels of
-    PixelPaddingValue (to PixelPaddingRangeLimit) are black and count for nothing. Compressed pixels
-    have the depth that their own data say. Without a transfer syntax, the file is read as its
-    elements are written; without BitsStored and the like, it is refused.
-
-    Returns:
-        [H,W] float32 in [0,1], black is 0.
+    The result, [H,W] float32 in [0,1], is scaled by its own least and greatest value; MONOCHROME1
+    is inverted; pixels of PixelPaddingValue (to PixelPaddingRangeLimit) are black and count for
+    nothing. Compressed pixels have the depth that their own data say. Without a transfer syntax,
+    the file is read as its elements are written; without BitsStored and the like, it is refused.
 
     Raises:
         UnreadableImage: no pixels, several frames, colour, broken tags or pixels, pixels that
@@ -65,8 +61,7 @@ def read(path: Path) -> np.ndarray:
             is YES. The reason names elements and quotes none.
         UserError: pydicom or the decoder of this file's compression is not installed.
     """
-    dataset = _open(path, stop_before_pixels=False)
-    head = _checked(dataset)
+    head = _checked(dataset := _open(path, stop_before_pixels=False))
     if head.burned_in == "YES":
         raise UnreadableImage(
             "BurnedInAnnotation is YES, so text in its pixels may name the patient; if you have "
@@ -80,13 +75,8 @@ def read(path: Path) -> np.ndarray:
             1,
             path.name,
         )
-    pixels = _pixels(dataset, head)
-    image = stretch(
-        pixels,
-        negative=dataset.PhotometricInterpretation == "MONOCHROME1",
-        curve=lambda values: _curve(values, dataset),
-        padding=_padding(pixels, dataset),
-    )
+    pixels, negative = _pixels(dataset, head), dataset.PhotometricInterpretation == "MONOCHROME1"
+    image = stretch(pixels, negative, lambda of: _curve(of, dataset), _padding(pixels, dataset))
     if pixels.min() < pixels.max() and image.max() == 0:
         raise UnreadableImage("DICOM: its rescale, LUT, window or padding leaves one gray level")
     return image
@@ -125,18 +115,16 @@ def _open(path: Path, stop_before_pixels: bool) -> "Dataset":
 
 
 def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
-    if pixels and not _value(dataset, "PixelData"):
-        raise UnreadableImage("DICOM without PixelData")
+    if pixels:
+        _value(dataset, "PixelData")
     photometric = str(_value(dataset, "PhotometricInterpretation"))
-    if photometric == "":
-        raise UnreadableImage("DICOM without PhotometricInterpretation")
     if photometric in _COLORS:
         raise UnreadableImage(f"DICOM in colour (PhotometricInterpretation is {photometric})")
     if photometric not in _SHAPES:
         raise UnreadableImage(
             "DICOM: PhotometricInterpretation is neither MONOCHROME1 nor MONOCHROME2"
         )
-    shape = _value(dataset, "PresentationLUTShape")
+    shape = _value(dataset, "PresentationLUTShape", "")
     if shape in _SHAPES.values() and shape != _SHAPES[photometric]:
         raise UnreadableImage(
             "DICOM: PresentationLUTShape and PhotometricInterpretation contradict each other; "
@@ -157,23 +145,23 @@ def _checked(dataset: "Dataset", pixels: bool = True) -> Header:
         if not valid:
             raise UnreadableImage(f"DICOM: {name} has a value that is not read")
     dataset.SamplesPerPixel = 1
-    burned_in = str(_value(dataset, "BurnedInAnnotation")).strip().upper()
+    burned_in = str(_value(dataset, "BurnedInAnnotation", "")).strip().upper()
     return Header(width, height, bits, burned_in if burned_in in ("YES", "NO") else "")
 
 
-def _value(dataset: "Dataset", name: str) -> object:
-    """Return what an element holds, '' where it is empty or not there."""
+def _value(dataset: "Dataset", name: str, default: object = None) -> object:
+    """Return what an element holds; if it holds nothing, `default`, or refuse the file."""
     with _stage(f"{name} is broken"):
         value = dataset.get(name)
-        return "" if value is None else value
+        if value in (None, "", b"") and (value := default) is None:
+            raise UnreadableImage(f"DICOM without {name}")
+        return value
 
 
 def _number(dataset: "Dataset", name: str, default: int | None = None) -> int:
-    value = _value(dataset, name)
-    if value == "" and default is None:
-        raise UnreadableImage(f"DICOM without {name}")
+    value = _value(dataset, name, default)
     with _stage(f"{name} is no number"):
-        return default if value == "" else int(value)
+        return int(value)
 
 
 def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
@@ -182,12 +170,8 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     syntax, signed = dataset.file_meta.TransferSyntaxUID, False
-    try:
+    with _stage("TransferSyntaxUID of a compression that no decoder is known for"):
         decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise UnreadableImage(
-            "DICOM: TransferSyntaxUID of a compression that no decoder is known for"
-        ) from None
     if not decoder.is_available:
         raise UserError(f"DICOM with {syntax.name} compression; {INSTALL}")
     if not syntax.is_compressed:
@@ -214,22 +198,17 @@ def _pixels(dataset: "Dataset", head: Header) -> np.ndarray:
         )
     if cells.shape != (head.height, head.width):
         raise UnreadableImage("DICOM: its pixels are no gray image of the size in its header")
-    return _samples(cells, dataset.BitsStored, signed, _has_overlay(dataset))
+    # In old files, bits above BitsStored hold an overlay (OverlayBitPosition).
+    overlay = any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    return _samples(cells, dataset.BitsStored, signed, overlay)
 
 
 def _check_length(dataset: "Dataset") -> None:
     bits = dataset.Rows * dataset.Columns * dataset.BitsAllocated
     data, length = dataset.PixelData, (bits + 15) // 16 * 2
     if len(data) < bits / 8 or data[length:].strip(b"\0"):  # padding is harmless
-        raise UnreadableImage(
-            f"DICOM: PixelData is {'shorter' if len(data) < length else 'longer'} than Rows, "
-            "Columns and BitsAllocated say"
-        )
-
-
-def _has_overlay(dataset: "Dataset") -> bool:
-    """Whether bits above BitsStored hold an overlay, as in old files (OverlayBitPosition)."""
-    return any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+        fault = f"{'shorter' if len(data) < length else 'longer'} than Rows, Columns and"
+        raise UnreadableImage(f"DICOM: PixelData is {fault} BitsAllocated say")
 
 
 def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool) -> np.ndarray:
@@ -246,9 +225,8 @@ def _samples(cells: np.ndarray, bits: int, coded_as_signed: bool, overlay: bool)
         return samples
     other = cells.view(f"{'i' if coded_as_signed else 'u'}{cells.itemsize}")
     if _roughness(samples) > _roughness(other):
-        raise UnreadableImage(
-            "DICOM: pixels contradict BitsStored or PixelRepresentation; mend the header"
-        )
+        fields = "BitsStored or PixelRepresentation"
+        raise UnreadableImage(f"DICOM: pixels contradict {fields}; mend the header")
     return samples
 
 
@@ -260,8 +238,8 @@ def _roughness(values: np.ndarray) -> float:
 
 
 def _padding(pixels: np.ndarray, dataset: "Dataset") -> np.ndarray | None:
-    """Return [H,W] bool: where the equipment filled up the rectangle; None: nowhere."""
-    if _value(dataset, "PixelPaddingValue") == "":
+    """Return [H,W] bool: pixels that fill up the rectangle; None if there are none."""
+    if _value(dataset, "PixelPaddingValue", "") == "":
         return None
     first = _number(dataset, "PixelPaddingValue")
     last = _number(dataset, "PixelPaddingRangeLimit", first)
@@ -293,11 +271,8 @@ def _curve(values: np.ndarray, dataset: "Dataset") -> np.ndarray:
 def _drop_empty(dataset: "Dataset", names: tuple[str, ...]) -> None:
     for name in names:  # often there and empty
         value = dataset.get(name)
-        if (
-            name in dataset
-            and (value[0] if isinstance(value, MutableSequence) else value) in _EMPTY
-        ):
-            del dataset[name]
+        if (value[0] if isinstance(value, MutableSequence) else value) in (None, ""):
+            dataset.pop(name, None)
 
 
 def _limits(dataset: "Dataset", name: str) -> tuple[int, int] | None:

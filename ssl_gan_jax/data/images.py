@@ -63,36 +63,36 @@ def files_in(top: Path) -> Iterator[str]:
     Raises:
         UserError: a folder cannot be listed, or a name is not UTF-8.
     """
-    seen, others = set(), []
+    listed, others = set(), []
     for folder, subfolders, names in os.walk(top, onerror=_refuse, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
+        inside, real = {*subfolders, *names}, os.path.realpath(folder)
+        is_ours = folder != os.fspath(top) and outputs.is_output(Path(folder), inside)
+        if real in listed or is_ours:
             subfolders.clear()
             continue
-        seen.add(real)
-        inside = {*subfolders, *names}
-        if folder != os.fspath(top) and outputs.is_output(Path(folder), inside):
-            subfolders.clear()
-            continue
+        listed.add(real)
         inside -= outputs.ours_within(inside) | {"DICOMDIR"}
         inside = {name for name in inside if not is_passed_over(name)}
         subfolders[:] = sorted(inside.intersection(subfolders))
         for name in sorted(inside.intersection(names)):
             path = Path(folder, name)
-            if os.path.splitext(name)[1].lower() not in SUFFIXES:
-                start = _start_or_nothing(path)
+            relative = path.relative_to(top).as_posix()
+            if path.suffix.lower() not in SUFFIXES:
+                start = b""
+                with contextlib.suppress(UnreadableImage, OSError):
+                    start = _start(path)
                 if not _kind(start):
-                    others += [] if _is_text(start) else [path]
+                    is_text = start and (start[:2] in _UTF_16 or not _CONTROL.search(start))
+                    others += [] if is_text else [relative]
                     continue
-            path = path.relative_to(top).as_posix()
             try:
-                path.encode()
+                relative.encode()
             except UnicodeEncodeError:
-                raise UserError(f"{ascii(path)}: not a name in UTF-8; rename it") from None
-            yield path
+                raise UserError(f"{ascii(relative)}: not a name in UTF-8; rename it") from None
+            yield relative
     if others:
-        shown = ", ".join(path.relative_to(top).as_posix() for path in others[:_NAMED])
-        more = ", ..." if len(others) > _NAMED else ""
-        logging.warning("%d files in %s hold no image: %s%s", len(others), top, shown, more)
+        shown = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        logging.warning("%d files in %s hold no image: %s", len(others), top, shown)
 
 
 def _refuse(error: OSError) -> None:
@@ -101,16 +101,13 @@ def _refuse(error: OSError) -> None:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as gray, by its content, whatever its name.
+    """Read an image file, by its content, as gray: [H,W] float32 in [0,1], black is 0.
 
     PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000: colour, palette and CMYK become luminance; what
     is transparent lets black through. Images deeper than 8 bits, or signed, are scaled by their own
-    least and greatest value, since files do not say how many of their 16 bits are in use; 8-bit
-    images by 255. EXIF's orientation is applied; gamma and colour profiles are not. DICOM: see
-    `dicom.read`.
-
-    Returns:
-        [H,W] float32 in [0,1], black is 0; a constant deep image is all 0.
+    least and greatest value, since files do not say how many of their 16 bits are in use (a
+    constant one is all 0); 8-bit images by 255. EXIF's orientation is applied; gamma and colour
+    profiles are not. DICOM: see `dicom.read`.
 
     Raises:
         UnreadableImage: missing, empty, truncated, no image at all, of another format, several
@@ -131,10 +128,10 @@ def read_header(path: str | Path) -> Header:
 
 
 def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash") -> np.ndarray:
-    """Equalise the histogram at full resolution, then resize to a square.
+    """Equalise the histogram at full resolution, then resize to [size,size,1] uint8.
 
-    Equalisation comes first: it then sees every gray level of the film, and 16-bit images keep
-    their depth until the last line. The resize is Pillow's anti-aliased bilinear one on floats.
+    Equalisation comes first, so it has every gray level of the film, and 16-bit images keep their
+    depth until the last line. The resize is Pillow's anti-aliased bilinear one on floats.
 
     Args:
         image: [H,W] float32 in [0,1].
@@ -143,9 +140,6 @@ def prepare(image: np.ndarray, size: int, equalize: str, aspect: str = "squash")
             with limited contrast, in tiles of an eighth of the image; 'none' to leave gray levels.
         aspect: 'squash' makes any image a square, as the papers do; 'pad' keeps its proportions
             and puts it into the middle of a black square.
-
-    Returns:
-        [size,size,1] uint8.
     """
     if equalize == "hist":
         # exposure.equalize_hist, every gray level counted by itself. All levels being integers,
@@ -192,17 +186,6 @@ def _readable_kind(path: Path) -> str:
 def _kind(start: bytes) -> str:
     """Return the kind of a file that begins so, '' for no image."""
     return next((kind for kind, pattern in _KINDS.items() if pattern.match(start)), "")
-
-
-def _is_text(start: bytes) -> bool:
-    return bool(start) and (start[:2] in _UTF_16 or not _CONTROL.search(start))
-
-
-def _start_or_nothing(path: Path) -> bytes:
-    try:
-        return _start(path)
-    except (UnreadableImage, OSError):
-        return b""
 
 
 def _start(path: Path) -> bytes:

@@ -40,20 +40,14 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
     """Read class and part of each image from the names of its folders.
 
     CLASS/..., SPLIT/CLASS/..., CLASS/SPLIT/..., any of them within wrapper folders. Folders and
-    files of masks, heat maps and the like are left out; so are images outside of any class.
-
-    Args:
-        paths: of the images, with forward slashes.
-        top: how errors name the folder.
-
-    Raises:
-        UserError: some folders beside each other are parts, and others are none.
+    files of masks, heat maps and the like are left out; so are images outside of any class. Raises
+    `UserError`, which names the folder `top`, if some folders beside each other are parts, and
+    others are not.
     """
     kept = without_annotations(paths)
-    left_out = Counter({"masks and the like": len(paths) - len(kept)})
-    inner = _below_wrapper(dict(zip(kept, kept, strict=True)))
-    names = {below.partition("/")[0] for below in inner.values() if "/" in below}
-    parts = {name: split for name in names if (split := _split_of(name))}
+    folders = _below_wrapper({path: tuple(path.split("/")[:-1]) for path in kept})
+    names = {above[0] for above in folders.values() if above}
+    parts = _parts(names)
     others = sorted(name for name in names if name not in parts and not is_missing(name))
     if others and len(set(parts.values())) > 1:
         raise UserError(
@@ -62,32 +56,29 @@ def read_tree(paths: Sequence[str], top: str = "") -> Tree:
         )
     if parts and not others:
         # Unlabeled images beside the parts can only train.
-        split = {path: parts.get(below.partition("/")[0], "train") for path, below in inner.items()}
-        in_part = {p: below for p, below in inner.items() if below.partition("/")[0] in parts}
-        inner |= _below_wrapper({p: below.partition("/")[2] for p, below in in_part.items()})
+        split = {path: parts.get("".join(above[:1]), "train") for path, above in folders.items()}
+        in_parts = {p: above[1:] for p, above in folders.items() if parts.keys() & {*above[:1]}}
+        folders |= _below_wrapper(in_parts)
     else:  # CLASS/SPLIT, or no parts at all
-        second = {path: (below.split("/")[1:-1] or [""])[0] for path, below in inner.items()}
-        parts = {name: found for name in {*second.values()} if (found := _split_of(name))}
+        second = {path: "".join(above[1:2]) for path, above in folders.items()}
+        parts = _parts(second.values())
         if len(set(parts.values())) < 2:
             parts = {}
         split = {path: parts.get(name, "") for path, name in second.items()}
-    films = []
-    for path, below in inner.items():
-        folder, inside, _ = below.partition("/")
-        if inside:
-            films.append(Film(path, "" if is_missing(folder) else folder, split[path]))
-    left_out["outside of any class"] += len(inner) - len(films)
-    return Tree(films, tuple(sorted(parts)), +left_out)
+    label = {path: above[0] for path, above in folders.items() if above}
+    films = [Film(p, "" if is_missing(name) else name, split[p]) for p, name in label.items()]
+    left_out = {"masks and the like": len(paths) - len(kept)}
+    left_out["outside of any class"] = len(kept) - len(films)
+    return Tree(films, tuple(sorted(parts)), +Counter(left_out))
 
 
 def without_annotations(paths: Sequence[str]) -> list[str]:
     """Return the paths that are no masks, heat maps or the like, by their folders and names.
 
     A folder called so is one unless another beside it has the word as well: mask and no_mask are
-    classes. A file is one where the same name without `_mask` is beside it.
+    classes. A file is one if the same name without `_mask` is beside it.
     """
-    folders = {path.rpartition("/")[0] for path in paths}
-    beside: dict[str, set[str]] = defaultdict(set)
+    folders, beside = {path.rpartition("/")[0] for path in paths}, defaultdict(set)
     for folder in folders:
         parts = folder.split("/")
         for depth, name in enumerate(parts):
@@ -96,7 +87,7 @@ def without_annotations(paths: Sequence[str]) -> list[str]:
         f"{above}{name}/"
         for above, names in beside.items()
         for name in names
-        if _ANNOTATIONS.fullmatch(class_key(_spaced(name)))
+        if _ANNOTATIONS.fullmatch(class_key(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)))
         and not any("mask" in other.casefold() for other in names - {name})
     )
     left = {folder for folder in folders if f"{folder}/".startswith(dropped)}
@@ -121,21 +112,19 @@ def other_files(top: Path, used: Collection[str]) -> Counter[str]:
             subfolders.clear()
             continue
         subfolders[:] = [n for n in subfolders if not outputs.is_passed_over(n)]
-        above = folder[len(os.fspath(top)) :].strip(os.sep).replace(os.sep, "/")
-        for name in files:
-            path = f"{above}/{name}" if above else name
-            if path not in used and not outputs.is_passed_over(name):
-                counts[f"of {os.path.splitext(name)[1].lower() or 'no suffix'}"] += 1
+        for path in (Path(folder, name) for name in files if not outputs.is_passed_over(name)):
+            if path.relative_to(top).as_posix() not in used:
+                counts[f"of {path.suffix.lower() or 'no suffix'}"] += 1
     return counts
 
 
 def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Return two files whose names look like films of one patient, where such names are frequent.
+    """Return two files whose names suggest one patient, if such names are frequent.
 
     person7_1.png and person7_2.png do; img_1.png and img_2.png, or two numbers, do not.
     """
-    groups: dict[str, list[str]] = defaultdict(list)
-    for count, path in enumerate(paths, start=1):  # noqa: B007
+    groups, paths = defaultdict(list), list(paths)
+    for path in paths:
         folder, _, name = path.rpartition("/")
         stem = name.rpartition(".")[0]
         if match := _PERSON.match(stem) or _TAKE.fullmatch(stem):
@@ -144,33 +133,27 @@ def films_of_one_patient(paths: Iterable[str]) -> tuple[str, str] | None:
             groups[folder].append(path)
     several = [group for group in groups.values() if len(group) > 1]
     # Many small groups: one that holds half of the images is a name for the set.
-    if not several or len(groups) < 2 or sum(map(len, several)) < 0.05 * count:
+    if not several or len(groups) < 2 or sum(map(len, several)) < 0.05 * len(paths):
         return None
-    if max(map(len, several)) > max(20, count / 4) and len(several) < 3:
-        return None
-    return several[0][0], several[0][1]
+    is_set = max(map(len, several)) > max(20, len(paths) / 4) and len(several) < 3
+    return None if is_set else (several[0][0], several[0][1])
 
 
-def _below_wrapper(inner: dict[str, str]) -> dict[str, str]:
-    """Take away the folders that hold all others, such as "chest_xray/"; unlabeled images aside.
+def _below_wrapper(folders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Take away the folders that hold all others, such as "chest_xray"; unlabeled images aside.
 
-    `inner` is path -> what of it counts, as is the result.
+    `folders` is path -> the names of the folders above it, as is the result.
     """
     while True:
-        held = {p: below for p, below in inner.items() if not is_missing(below.partition("/")[0])}
-        folders = [below.split("/")[:-1] for below in held.values()]
-        names = {parts[0] for parts in folders if parts}
-        inside = {parts[1] for parts in folders if len(parts) > 1}
-        loose = any(len(parts) == 1 for parts in folders)
-        if len(names) != 1 or not inside or (loose and len(inside) < 2):
-            return inner
-        start = f"{min(names)}/"
-        inner = {p: below.removeprefix(start) for p, below in inner.items()}
+        held = [above for above in folders.values() if above and not is_missing(above[0])]
+        names, inside = {above[0] for above in held}, {above[1] for above in held if above[1:]}
+        is_loose = any(len(above) == 1 for above in held)
+        if len(names) != 1 or len(inside) < 1 + is_loose:
+            return folders
+        folders = {p: above[1:] if names & {*above[:1]} else above for p, above in folders.items()}
 
 
-def _split_of(name: str) -> str:
-    return "" if is_missing(name) else split_of(name) or ""
-
-
-def _spaced(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+def _parts(names: Iterable[str]) -> dict[str, str]:
+    """Return 'train', 'val' or 'test' for those names that mean it."""
+    found = {name: split_of(name) for name in set(names) if not is_missing(name)}
+    return {name: split for name, split in found.items() if split}

@@ -11,31 +11,25 @@ from collections.abc import Iterable, Sequence
 
 from ssl_gan_jax.errors import UserError
 
-
-def _words_of(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-SPLITS = {
-    "train": ("train", "training", "trn", "trainset", "trainingset"),
-    "val": ("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning",
-            "valset", "validationset", "devset"),
-    "test": ("test", "testing", "tst", "holdout", "heldout", "testset"),
-}  # fmt: skip
-_SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
-
-_MISSING = _words_of(
-    "na nan nat null unknown unk missing undefined unspecified notavailable notapplicable nolabel "
-    "nolabels withoutlabel withoutlabels notlabeled notlabelled unsorted unread notread "
-    "notassessed todo tbd pending"
+_SPLITS = {
+    "train": "train training trn trainset trainingset",
+    "val": "val valid validate validation dev development tune tuning valset validationset devset",
+    "test": "test testing tst holdout heldout testset",
+}
+_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.split()}
+_MISSING, _HEALTHY = (
+    frozenset(words.split())
+    for words in (
+        """na nan nat null unknown unk missing undefined unspecified notavailable notapplicable
+        nolabel nolabels withoutlabel withoutlabels notlabeled notlabelled unsorted unread notread
+        notassessed todo tbd pending""",
+        """normal normals healthy negative negatives neg control controls benign absent absence none
+        nil false uninfected unaffected unremarkable background nofinding nofindings wnl nad gesund
+        sano sana sain normale negativo negativa negatif 正常 健康 阴性""",
+    )
 )
-_UNLABELED = frozenset(("unlabeled", "unlabelled", "unannotated"))
-_HEALTHY = _words_of(
-    "normal normals healthy negative negatives neg control controls benign absent absence none "
-    "nil false uninfected unaffected unremarkable background nofinding nofindings wnl nad gesund "
-    "sano sana sain normale negativo negativa negatif 正常 健康 阴性"
-)
-_DENIALS = frozenset(("no", "non", "not", "without", "kein", "keine", "sin", "sans", "senza"))
+_UNLABELED = {"unlabeled", "unlabelled", "unannotated"}
+_DENIALS = {"no", "non", "not", "without", "kein", "keine", "sin", "sans", "senza"}
 _QUOTES = "\"'`“”‘’„«»"
 # Missing values, unless they are one of two classes and the other one matches.
 _PERHAPS = {"-1": r"1", "-": r"\+", "none": r".*\D.*"}
@@ -57,9 +51,8 @@ def split_of(text: str) -> str | None:
 def is_missing(text: str) -> bool:
     """Whether a cell, or the name of a folder, says that a value is not known."""
     word = squeezed(text)
-    if word in _MISSING or (not word and class_key(text) not in ("-", "+")):
-        return True
-    return bool(_UNLABELED & set(_words(text)))
+    is_empty = not word and class_key(text) not in ("-", "+")
+    return is_empty or word in _MISSING or not _UNLABELED.isdisjoint(_words(text))
 
 
 def is_blank(text: str) -> bool:
@@ -79,7 +72,7 @@ def classes_of(texts: Iterable[str]) -> dict[str, str]:
     """Return for each text the class that it means, '' for a missing value.
 
     A class goes by its most frequent spelling, of equally frequent ones the first. `-1`, `-` and
-    `none` are missing values, except where they are one of two classes: -1 and 1, none and ill.
+    `none` are missing values, unless they are one of two classes: -1 and 1, none and ill.
     """
     counts = Counter(texts)
     keys = {text: "" if is_missing(text) else class_key(text) for text in counts}
@@ -97,27 +90,26 @@ def classes_of(texts: Iterable[str]) -> dict[str, str]:
 def findings_in(text: str, others: Iterable[str] = ()) -> list[str]:
     """Return the findings of a cell such as `Mass|Effusion`: two or more, or the cell itself.
 
-    `|` and `;` always divide; commas, `/`, `+` and `&` where every part is one of `others`.
+    `|` and `;` always divide; commas, `/`, `+` and `&` if every part is one of `others`.
     """
     bare = text.strip().strip("[](){}")
-
-    def divided(by: str) -> list[str]:
-        return [part.strip() for part in re.split(by, bare) if part.strip(f" {_QUOTES}")]
-
-    if len(parts := divided(r"[|;]")) > 1 or parts != [bare]:
-        return parts or [text]
-    parts, known = divided(r"[,/+&]"), {class_key(other) for other in others}
-    if len(parts) > 1 and (text.strip()[0] == "[" or all(class_key(p) in known for p in parts)):
-        return parts
+    always, perhaps = (
+        [part.strip() for part in re.split(by, bare) if part.strip(f" {_QUOTES}")]
+        for by in (r"[|;]", r"[,/+&]")
+    )
+    if always != [bare]:
+        return always or [text]
+    known = {class_key(other) for other in others}
+    if len(perhaps) > 1 and (text.strip()[0] == "[" or known.issuperset(map(class_key, perhaps))):
+        return perhaps
     return [text]
 
 
 def is_healthy(name: str) -> bool:
     """Whether a class is the absence of a finding, by its name: normal, healthy, no finding, 0."""
     words = set(_words(name))
-    if class_key(name) in _HEALTHY | {"0", "well", "clear"}:
-        return True
-    return bool(words & _HEALTHY) != bool(words & _DENIALS)
+    is_denied = bool(words & _HEALTHY) != bool(words & _DENIALS)
+    return is_denied or class_key(name) in _HEALTHY | {"0", "well", "clear"}
 
 
 def in_order(
@@ -138,29 +130,26 @@ def in_order(
     """
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
-    chosen = [str(name) for name in given]
-    keys = [class_key(name) for name in chosen]
-    if len(set(keys)) < len(keys):
-        raise UserError(f"data.options.classes={','.join(chosen)}: a class is named twice")
-    if not chosen:
-        chosen = sorted(names)
-        if all(re.fullmatch(r"-?\d+", class_key(name)) for name in chosen):
-            chosen.sort(key=lambda name: int(class_key(name)))
-        if len(chosen) == 2 and _absence_of(*chosen[::-1]) and not _absence_of(*chosen):
-            chosen.reverse()
-    if positive != "":
-        last = [name for name in chosen if class_key(name) == class_key(str(positive))]
-        if not last:
-            raise UserError(
-                f"data.options.positive: no {str(positive)!r} among the classes {', '.join(chosen)}"
-            )
-        if len(chosen) != 2:
-            raise UserError(
-                f"data.options.positive={positive}: of two classes one is positive, and here are "
-                f"{len(chosen)}: {', '.join(chosen)}; leave it out"
-            )
-        chosen.sort(key=lambda name: name in last)
-    return tuple(chosen)
+    order = [str(name) for name in given] or sorted(names)
+    keys = [class_key(name) for name in order]
+    if given and len(set(keys)) < len(keys):
+        raise UserError(f"data.options.classes={','.join(order)}: a class is named twice")
+    if not given:
+        if all(re.fullmatch(r"-?\d+", key) for key in keys):
+            order.sort(key=lambda name: int(class_key(name)))
+        if len(order) == 2 and _absence_of(*order[::-1]) and not _absence_of(*order):
+            order.reverse()
+    if positive == "":
+        return tuple(order)
+    last, shown = class_key(str(positive)), ", ".join(order)
+    if last not in keys:
+        raise UserError(f"data.options.positive: no {str(positive)!r} among the classes {shown}")
+    if len(order) != 2:
+        raise UserError(
+            f"data.options.positive={positive}: of two classes one is positive, and here are "
+            f"{len(order)}: {shown}; leave it out"
+        )
+    return tuple(sorted(order, key=lambda name: class_key(name) == last))
 
 
 def _absence_of(name: str, other: str) -> bool:

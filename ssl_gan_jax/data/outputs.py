@@ -1,4 +1,4 @@
-"""What this program writes is never read as data, even where it lies among the images."""
+"""What this program writes is never read as data, even if it lies among the images."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -30,7 +30,7 @@ def is_output(folder: Path, names: Collection[str]) -> bool:
 
 
 def ours_within(names: Collection[str]) -> set[str]:
-    """Return which of the names in a folder are ours, where the user had us write among images."""
+    """Return which of the names in a folder are ours, if we were to write among images."""
     found = [ours for marks, ours in _FOLDERS if marks <= set(names)]
     return set(names) & (set().union(*found) | _TABLES)
 

@@ -13,11 +13,10 @@ from ssl_gan_jax.data.pixels import Header, UnreadableImage, check_header, check
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")  # as Pillow calls them
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's, deeper than 8 bits
-_BITS, _ORIENTATION, _SAMPLE_FORMAT = 258, 274, 339  # tags of TIFF
+_BITS, _ORIENTATION, _SAMPLE_FORMAT, _PLANES = 258, 274, 339, 32997  # tags of TIFF
 _PHOTOMETRIC = 262  # 0 is for films stored as negatives
 _SUBFILE = 254  # its first bit: a small version, as cameras put before their raw data
-_PLANES = 32997
-_UNSIGNED, _SIGNED = 1, 2
+_UNSIGNED, _SIGNED = 1, 2  # of _SAMPLE_FORMAT
 
 
 def read(path: Path, kind: str) -> np.ndarray:
@@ -106,10 +105,8 @@ def _read_rare_tiff(path: Path) -> np.ndarray:
         check_header(page.imagewidth * page.imagelength, lambda: len(tiff.pages))
         _check_whole(page.tags.valueof)
         if page.photometric not in (0, 1) or page.samplesperpixel != 1:
-            raise UnreadableImage(
-                f"TIFF of {page.bitspersample} bits, {page.samplesperpixel} samples and "
-                f"photometric {int(page.photometric)}; convert it to gray"
-            )
+            sort = f"{page.samplesperpixel} samples and photometric {int(page.photometric)}"
+            raise UnreadableImage(f"TIFF of {page.bitspersample} bits, {sort}; convert it to gray")
         pixels = page.asarray(maxworkers=1)
         if pixels.ndim != 2 or pixels.dtype.kind not in "biuf":
             raise UnreadableImage(f"{pixels.ndim}-dimensional {pixels.dtype}, no gray image")

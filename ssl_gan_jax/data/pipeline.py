@@ -32,10 +32,10 @@ def batches(
     steps: int,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Yield the batches of steps `start` to `steps - 1`.
+    """Yield the batches of steps `start` to `steps - 1`, as NumPy arrays.
 
     Each stream runs through its images epoch by epoch, every epoch in an order of its own without
-    repeats; a batch may straddle two epochs.
+    repeats; a batch may straddle two epochs. Scaling to [-1,1] is left to the device.
 
     Args:
         image: [N,H,W,1] uint8.
@@ -49,26 +49,17 @@ def batches(
         steps: one past the last step.
         process: (index, count) of this process, which gets its consecutive part of every batch.
 
-    Yields:
-        `Batch` of NumPy arrays: image [B,H,W,1] uint8, label [B] int32, unlabeled [U,H,W,1] uint8,
-        B and U divided by the count of processes. Scaling to [-1,1] is left to the device.
-
     Raises:
         UserError: a stream without images, or a batch that the processes cannot share evenly.
     """
     index, count = process
-    for name, size, pool in (
-        ("batch_size", batch_size, labelled),
-        ("unlabeled_batch", unlabeled_batch, unlabelled),
-    ):
+    sizes = {"batch_size": batch_size, "unlabeled_batch": unlabeled_batch}
+    for (name, size), pool in zip(sizes.items(), (labelled, unlabelled), strict=True):
         if size and not len(pool):
             raise UserError(f"{name}={size}, but there are no images to fill it from")
         if size % count:
             raise UserError(f"{name}={size} does not divide over {count} processes")
-    b, u = (
-        slice(index * n // count, (index + 1) * n // count) for n in (batch_size, unlabeled_batch)
-    )
-
+    b, u = (slice(index * n // count, (index + 1) * n // count) for n in sizes.values())
     label = np.asarray(label, np.int32)
     labelled, unlabelled = (np.asarray(rows, np.int64) for rows in (labelled, unlabelled))
     order = zip(

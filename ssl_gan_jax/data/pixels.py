@@ -21,7 +21,7 @@ class Header(NamedTuple):
     width: int  # pixels
     height: int  # pixels
     bits: int  # of one gray level, as stored
-    burned_in: str | None  # DICOM's BurnedInAnnotation ('' where it is not given); None: no DICOM
+    burned_in: str | None  # DICOM's BurnedInAnnotation ('' if it is not given); None: no DICOM
 
 
 def stretch(
@@ -84,6 +84,4 @@ def _scale(values: np.ndarray, negative: bool) -> np.ndarray:
     if negative:
         values = -values  # before scaling: a film and its negative then become the same floats
     low, high = values.min(), values.max()
-    if low == high:
-        return np.zeros(values.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)
+    return ((values - low) / ((high - low) or 1)).astype(np.float32)

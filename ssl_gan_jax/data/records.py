@@ -14,31 +14,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
 
 from ssl_gan_jax import processes
 from ssl_gan_jax.data import images, sources, tf_import
+from ssl_gan_jax.data.index import Index, Metadata, Row
 from ssl_gan_jax.errors import Stopped, UserError, check_choice
 from ssl_gan_jax.files import csv_cell
 from ssl_gan_jax.paths import private, user_path
 
 if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import Index, Row, SourceBuilder
-
+    from ssl_gan_jax.data.source import SourceBuilder
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class Understood(NamedTuple):
-    """How a source read what the user has, for a log and an audit, and what follows from it."""
-
-    lines: tuple[str, ...] = ()  # what was read, and what was left out
-    warnings: tuple[str, ...] = ()
-    by_patient: bool = True  # False: no patients were given, so each image counts as one
-    train_stays: bool = False  # images that are 'train' never become validation or test images
 
 
 @dataclass(frozen=True)
@@ -50,11 +41,12 @@ class Records:
     patient: np.ndarray  # [N] str, grouping key
     path: np.ndarray  # [N] str, relative to data.dir as the user named it
     split: np.ndarray  # [N] str, official split 'train', 'val' or 'test'; '' = none
-    site: np.ndarray  # [N] str, '' where there is one only
+    site: np.ndarray  # [N] str, '' if there is only one
     classes: tuple[str, ...]  # [K]
     quarantined: tuple[tuple[str, str], ...]  # (path, reason) of what could not be read
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # "sex", ... -> [N] str
-    understood: Understood = Understood()
+    metadata: Metadata = Metadata()
+    files: Sequence[Path] = ()  # what the pixels were read from, unreadable files included
 
 
 def load(
@@ -69,18 +61,18 @@ def load(
     check: Callable[[Records], Any] | None = None,
     **builder_options: Any,  # noqa: ANN401
 ) -> Records:
-    """Load a data set, preparing it first where that has not been done.
+    """Load a data set, preparing it first if that has not been done.
 
     A prepared copy is found again by the source's listing (paths, labels, sizes and times of the
     files), `size`, `equalize`, `aspect` and the options: any change prepares anew, into another
     folder. Of several processes one prepares, and the others wait for it.
 
     Args:
-        name: a package of `ssl_gan_jax.data.sources`.
+        name: a module of `ssl_gan_jax.data.sources`.
         data_dir: folder that holds the published layout; None for a source that makes its images.
         size: side of the prepared images in pixels.
-        equalize: 'hist', 'clahe' or 'none', see `images.prepare`.
-        aspect: 'squash' or 'pad', see `images.prepare`.
+        equalize: as `images.prepare` takes it.
+        aspect: as `images.prepare` takes it.
         cache_dir: where prepared copies live; default $SSL_GAN_JAX_CACHE, or ~/.cache/ssl_gan_jax.
         max_unreadable: greatest share of images that may be unreadable. They are left out, named
             in one warning, in `Records.quarantined` and in the prepared folder's quarantine.csv.
@@ -91,33 +83,33 @@ def load(
     Raises:
         UserError: unknown name or option, a layout that is not the published one, too many
             unreadable images, a cache that cannot be written or is damaged.
-        Stopped: on a signal, where the program handles them; what is prepared is kept.
+        Stopped: on a signal, if the program handles them; what is prepared is kept.
     """
     check_choice("data.equalize", equalize, images.EQUALIZE)
     check_choice("data.aspect", aspect, images.ASPECT)
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
     with _stopped_by_signals():
-        source, data_dir = _find(name), user_path(data_dir, "data.dir") if data_dir else None
+        data_dir = user_path(data_dir, "data.dir") if data_dir else None
         index = list_source(name, data_dir, **builder_options)
-        how = {"size": size, "equalize": equalize, "aspect": aspect}
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
-        config = source.Builder.builder_config_cls(key, **how, options=builder_options)
         if check:
-            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8)))
+            check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8), ()))
         cache = cache_folder(name, cache_dir).parent
+        builder_cls = _source(name).Builder
+        how = {"size": size, "equalize": equalize, "aspect": aspect, "index": index}
+        config = builder_cls.builder_config_cls(key, **how)
         with _full_disk(cache), tf_import.silence_tfds(), private():
-            builder = _prepared(lambda: source.Builder(data_dir=cache, config=config), data_dir)
+            builder = _prepared(lambda: builder_cls(data_dir=cache, config=config))
         records = _read(builder, index)
     if bad := records.quarantined:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
-        said = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
+        found = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
         if len(bad) > max_unreadable * len(index.rows):
-            raise UserError(
-                f"{said}: repair or remove them, or raise data.max_unreadable={max_unreadable}"
-            )
-        logging.warning("%s; left out and listed in %s/quarantine.csv", said, builder.data_dir)
+            limit = f"data.max_unreadable={max_unreadable}"
+            raise UserError(f"{found}: repair or remove them, or raise {limit}")
+        logging.warning("%s; left out and listed in %s/quarantine.csv", found, builder.data_dir)
     return records
 
 
@@ -126,9 +118,9 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
-def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Index":  # noqa: ANN401
+def list_source(name: str, data_dir: str | Path | None, **options: Any) -> Index:  # noqa: ANN401
     """Return what a data set holds, without reading a pixel; arguments and errors as `load`."""
-    source = _find(name)
+    source = _source(name)
     data_dir = user_path(data_dir, "data.dir") if data_dir else None
     known = list(inspect.signature(source.index).parameters)[1:]
     for option in options:
@@ -145,14 +137,11 @@ def list_source(name: str, data_dir: str | Path | None, **options: Any) -> "Inde
 
 
 def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
-    """A folder for what this program can make again, which it makes: nobody else can read it.
+    """Make the folder for what this program can make again, which no other user can read.
 
-    In `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. These are made
-    for this user alone, too, with the folders above them, but stay as they are where they exist:
-    they may be anybody's. A folder `name` that others could read, of an earlier version, is closed.
-
-    Raises:
-      UserError: the folder cannot be made or closed.
+    It is in `cache_dir`, or $SSL_GAN_JAX_CACHE, or the user's own ~/.cache/ssl_gan_jax. If these
+    exist, their modes stay, since they may be shared; the folder `name` is closed to others.
+    Raises `UserError` if the folder cannot be made or closed.
     """
     given = os.environ.get("SSL_GAN_JAX_CACHE")
     what = "data.cache_dir" if cache_dir else "SSL_GAN_JAX_CACHE" if given else "cache"
@@ -162,21 +151,16 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
         raise UserError(f"{error}, or set SSL_GAN_JAX_CACHE to a folder") from None
     with _full_disk(cache), private():
         (cache / name).mkdir(parents=True, exist_ok=True)
-        for folder in (cache / name, cache):
-            if not (mode := folder.stat().st_mode & 0o777) & 0o077:
-                continue
-            if folder != cache:
-                folder.chmod(0o700)
-            else:
-                logging.info(
-                    "%s has mode %o: others can list it, not the images in it", cache, mode
-                )
+        if (cache / name).stat().st_mode & 0o077:
+            (cache / name).chmod(0o700)
+        if (mode := cache.stat().st_mode & 0o777) & 0o077:
+            logging.info("%s has mode %o: others can list it, not the images in it", cache, mode)
     return cache / name
 
 
 @contextlib.contextmanager
 def _full_disk(cache: Path) -> Iterator[None]:
-    """Turns what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
+    """Turn what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
     try:
         yield
     except Exception as error:  # TFDS wraps TensorFlow's, each of a class of its own
@@ -190,9 +174,9 @@ def _full_disk(cache: Path) -> Iterator[None]:
         ) from error
 
 
-def _find(name: str) -> ModuleType:
+def _source(name: str) -> ModuleType:
     check_choice("data.name", name, names())
-    return importlib.import_module(f"{sources.__name__}.{name}.{name}_dataset_builder")
+    return importlib.import_module(f"{sources.__name__}.{name}")
 
 
 @contextlib.contextmanager
@@ -202,19 +186,16 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Stopped("stopped while images were prepared; those that are done are kept")
 
-    before = {}
-    if threading.current_thread() is threading.main_thread() and callable(
-        signal.getsignal(signal.SIGTERM)  # else it ends the program anyway, or is JAX's own
-    ):
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with contextlib.ExitStack() as restore:
+        # A SIGTERM without a handler in Python ends the program anyway, or is JAX's own.
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and callable(signal.getsignal(signal.SIGTERM)):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                restore.callback(signal.signal, number, signal.signal(number, stop))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "SourceBuilder":
+def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":
     """Prepare what is not prepared; TFDS renames its folder when it is complete."""
     import tensorflow_datasets as tfds
 
@@ -224,23 +205,21 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
     folder = builder.data_path.parent
     folder.mkdir(parents=True, exist_ok=True)
 
-    def busy() -> None:
-        logging.info("Waiting for another process, which prepares the same images")
-
+    waiting = "Waiting for another process, which prepares the same images"
     with open(folder / "lock", "w") as file:
-        processes.lock(file, busy)
+        processes.lock(file, lambda: logging.info(waiting))
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
             logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
             for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
-            builder.download_and_prepare(download_config=downloads)
+            offline = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=offline)
             shutil.rmtree(builder.parts, ignore_errors=True)
     return builder
 
 
-def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any]) -> str:
+def _fingerprint(data_dir: Path | None, index: Index, options: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr((index.classes, sorted(options.items()))).encode())
     digest.update(str(data_dir and data_dir.resolve()).encode())
     for row in index.rows:
@@ -252,12 +231,12 @@ def _fingerprint(data_dir: Path | None, index: "Index", options: dict[str, Any])
     return digest.hexdigest()[:16]
 
 
-def _read(builder: "SourceBuilder", index: "Index") -> Records:
+def _read(builder: "SourceBuilder", index: Index) -> Records:
     """Read the images into their places, so that memory holds them once."""
     tf = tf_import.tensorflow()
     damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
     try:
-        reasons = dict(builder.quarantined())
+        reasons = builder.quarantined()
         rows = sorted(index.rows, key=lambda row: row.path)
         quarantined = tuple(
             (row.path, reasons[cell]) for row in rows if (cell := csv_cell(row.path)) in reasons
@@ -278,25 +257,13 @@ def _read(builder: "SourceBuilder", index: "Index") -> Records:
 
 
 def _records(
-    index: "Index",
-    rows: Sequence["Row"],
-    image: np.ndarray,
-    quarantined: tuple[tuple[str, str], ...] = (),
+    index: Index, rows: Sequence[Row], image: np.ndarray, quarantined: tuple[tuple[str, str], ...]
 ) -> Records:
-    path, label, patient, split, site = map(np.array, zip(*(r[:-1] for r in rows), strict=True))
+    columns = map(np.array, zip(*(row[:-1] for row in rows), strict=True))
+    columns = dict(zip(Row._fields[:-1], columns, strict=True))
+    columns["label"] = columns["label"].astype(np.int32)
     groups = [dict(row.groups) for row in rows]
-    return Records(
-        image=image,
-        label=label.astype(np.int32),
-        patient=patient,
-        path=path,
-        split=split,
-        site=site,
-        classes=index.classes,
-        quarantined=quarantined,
-        groups={
-            kind: np.array([group.get(kind, "") for group in groups])
-            for kind in sorted(set().union(*groups))
-        },
-        understood=index.understood,
-    )
+    kinds = sorted(set().union(*groups))
+    groups = {kind: np.array([group.get(kind, "") for group in groups]) for kind in kinds}
+    about = {"groups": groups, "metadata": index.metadata, "files": index.files}
+    return Records(image, **columns, classes=index.classes, quarantined=quarantined, **about)

@@ -23,25 +23,22 @@ def split(
     test: float = 0.1,
     train_stays: bool = False,
 ) -> np.ndarray:
-    """Divide images by patient.
+    """Divide images by patient into 'train', 'val' and 'test', [N] str.
 
-    Where any image is officially 'test' (or 'val'), exactly those images are, and the others of
-    their patients for which nothing is prescribed; otherwise a patient belongs there when the hash
-    of (salt, patient) falls into that part of [0,1): the first `test` of it, or the next `val`. In
+    If any image is officially 'test' (or 'val'), exactly those images are, and the others of their
+    patients for which nothing is prescribed. Otherwise a patient belongs there if the hash of
+    (salt, patient) falls into that part of [0,1): the first `test` of it, or the next `val`. In
     small data sets the parts can be far from these shares.
 
     Args:
         patient: [N] str, grouping key.
-        official: [N] str, one of OFFICIAL. Where it disagrees with the patients, a patient is in
-            two parts: see `check_disjoint`.
-        train_stays: what is officially 'train' trains; only images for which nothing is prescribed
-            are divided. Else 'train' means "not test", as publishers use it, and is divided too.
+        official: [N] str, one of OFFICIAL. If it disagrees with the patients, a patient is in two
+            parts: see `check_disjoint`.
         salt: another salt gives another division.
         val: expected share of validation patients.
-        test: expected share of test patients, where there is no official test set.
-
-    Returns:
-        [N] str: 'train', 'val' or 'test'.
+        test: expected share of test patients, if there is no official test set.
+        train_stays: what is officially 'train' trains; only images for which nothing is prescribed
+            are divided. Else 'train' means "not test", as publishers use it, and is divided too.
 
     Raises:
         UserError: an unknown split or impossible shares.
@@ -65,9 +62,9 @@ def split(
 
 def patients_across(patient: np.ndarray, part: np.ndarray) -> np.ndarray:
     """[P,2] one pair of images for each patient in two parts; `part` [N] str, '' for none."""
-    seen, pairs = {}, {}
+    firsts, pairs = {}, {}
     for i in np.flatnonzero(part != ""):
-        first = seen.setdefault(patient[i], i)
+        first = firsts.setdefault(patient[i], i)
         if part[first] != part[i]:
             pairs.setdefault(patient[i], (first, i))
     return np.array(list(pairs.values()), np.int64).reshape(-1, 2)
@@ -93,23 +90,20 @@ def draw_labels(
     images: int | None = None,
     seed: int,
 ) -> np.ndarray:
-    """Choose the images of `pool` whose labels training may see.
+    """Choose the images of `pool` whose labels training may use, as sorted indices.
 
     Each class is put into an order by hash of (seed, patient, path) and its first n are taken, so
     at one seed a smaller budget is a subset of a larger one, and an image more or less changes the
-    draw by itself alone.
+    draw by itself alone. Without a budget, all labelled images of `pool` are taken.
 
     Args:
-        label: [N] int, 0..K-1; -1 = unlabelled. Only labels of `pool` are looked at, and K.
+        label: [N] int, 0..K-1; -1 = unlabelled. Labels outside of `pool` give K alone.
         pool: indices to choose from, such as those of the training images.
         patient: [N] str, grouping key.
         path: [N] str, unique; relative, so that it is the same on every machine.
         per_class: exactly so many of each class.
         images: exactly so many in all, the same number of each class.
         seed: of the draw.
-
-    Returns:
-        Sorted indices, a subset of `pool`; all labelled ones where no budget is given.
 
     Raises:
         UserError: both budgets, or one that `pool` cannot give; says what each class holds.

@@ -23,7 +23,7 @@ GROUPS = {
     "view": ("view", "view position", "ap/pa"),
 }
 # What other columns mean, by the names that people give them. Those after the bar are weaker: they
-# count only where none of the others is there.
+# count only if none of the others is there.
 MEANINGS = {
     "path": "path filepath imagepath imgpath filename file imagefile imagefilename relativepath "
     "pngpath jpgpath dicompath | image images img imageindex imagename imageid xrayimagename name "
@@ -35,6 +35,7 @@ MEANINGS = {
     "split": "split splits | set subset datasplit dataset datasettype partition phase part fold",
     "site": "site hospital institution institute center centre clinic facility",
 }
+NAMES = frozenset(" ".join(MEANINGS.values()).split())
 BANDS = (18, 40, 65)  # years at which the next band of ages begins
 
 _MAX_BYTES = 2**30  # of a table
@@ -42,52 +43,37 @@ _HEAD = 2**16  # characters that hold the first row
 
 
 def find(data_dir: Path, pattern: str, instructions: str) -> list[Path]:
-    """List the files that match in a folder, or else below, in any case of their letters.
-
-    Raises:
-        UserError: there is none.
-    """
+    """List the files that match in a folder, or else below, in any case; `UserError` for none."""
     for paths in (data_dir.iterdir(), data_dir.rglob("*")):
-        tables = [p for p in paths if fnmatch.fnmatchcase(p.name.lower(), pattern.lower())]
-        if tables := [path for path in tables if path.is_file()]:
-            exact = [path for path in tables if fnmatch.fnmatchcase(path.name, pattern)]
-            return sorted(exact or tables)
+        found = [p for p in paths if fnmatch.fnmatchcase(p.name.lower(), pattern.lower())]
+        if found := sorted(path for path in found if path.is_file()):
+            return [path for path in found if fnmatch.fnmatchcase(path.name, pattern)] or found
     raise UserError(f"no {pattern} in {data_dir}: {' '.join(instructions.split())}")
 
 
 def read(
-    path: Path, columns: Sequence[str | tuple[str, ...]], hint: str = ""
+    path: Path, columns: Sequence[str | tuple[str, ...]]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, cells) of each row, for instance ("labels.csv row 2", {"path": "a.png", ...}).
 
-    Names of columns become lower case, those of `columns` as they are spelled there, whatever
-    their blanks, `_` and `-` in the table; else as `parse`.
-
-    Args:
-        path: of the table.
-        columns: lower-case names that must be there; of a tuple, one.
-        hint: appended to the message about a missing column.
-
-    Raises:
-        UserError: as `parse`; or a column is missing or twice.
+    All `columns`, of a tuple one, must be there, once; else as `parse`. Names of columns become
+    lower case, those of `columns` as they are spelled there, whatever their blanks, `_` and `-`.
     """
     choices = [(column,) if isinstance(column, str) else column for column in columns]
     wanted = {squeezed(name): name for names in choices for name in names}
     header, rows = parse(path, wanted)
     names = [wanted.get(squeezed(name), name.lower()) for name in header]
     for alike in choices:
-        found = [names.count(name) for name in alike]
-        if not any(found):
-            raise no_column(path, " or ".join(alike), header, hint)
-        if max(found) > 1:
+        count = max(names.count(name) for name in alike)
+        if not count:
+            raise no_column(path, " or ".join(alike), header)
+        if count > 1:
             raise UserError(f"{path.name}: two columns {' or '.join(alike)!r}; remove one")
     for at, cells in rows:
         yield at, dict(zip(names, cells, strict=True))
 
 
-def parse(
-    path: Path, wanted: Collection[str] = ()
-) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+def parse(path: Path, wanted: Collection[str]) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
     """Return the names of the columns, and (where, cells) of each row that is not empty.
 
     UTF-8, UTF-16 or the Latin encoding of Windows; commas, semicolons, tabs or bars; any line
@@ -96,16 +82,15 @@ def parse(
 
     Args:
         path: of the table.
-        wanted: `squeezed` names of columns that are expected: they tell what divides the cells.
+        wanted: `squeezed` names of columns that are expected: they show what divides the cells.
 
     Raises:
-        UserError: unreadable, or a row is longer or shorter than the first. Names the row, and
-            quotes no cell.
+        UserError: unreadable, or a row is not as long as the first. Names it, and quotes no cell.
     """
-    text = _text(path)
-    first, skipped = text.partition("\n")[0].strip(), 0
-    if named := re.fullmatch(r"sep=(.)", first, re.IGNORECASE):  # Excel's own first line
-        text, skipped = text.partition("\n")[2], 1
+    text, skipped = _text(path), 0
+    first, _, rest = text.partition("\n")
+    if named := re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE):  # Excel's own first line
+        text, skipped = rest, 1
     separator = named[1] if named else _separator(text, wanted)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
 
@@ -118,11 +103,6 @@ def parse(
             at = max(reader.line_num, 1) + skipped
             raise UserError(f"{path.name} row {at}: {error}") from error
 
-    rows = lines()
-    header = next(rows, ("", []))[1]
-    while header and not header[-1]:
-        header.pop()
-
     def even() -> Iterator[tuple[str, list[str]]]:
         for at, cells in rows:
             while len(cells) > len(header) and not cells[-1]:
@@ -131,54 +111,55 @@ def parse(
                 raise UserError(f"{at}: not {len(header)} columns like the first row")
             yield at, cells
 
+    rows = lines()
+    header = next(rows, ("", []))[1]
+    while header and not header[-1]:
+        header.pop()
     return header, even()
 
 
 def meanings(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Return which column is the path, the label and so on, of those MEANINGS that are there.
-
-    Raises:
-        UserError: two columns mean the same; names both.
-    """
+    """Return which column is the path, the label and so on; `UserError` if two mean the same."""
     found = {}
     for meaning, names in MEANINGS.items():
-        for synonyms in names.split("|"):
+        for synonyms in reversed(names.split("|")):  # the stronger names last, so that they count
             at = [i for i, name in enumerate(header) if squeezed(name) in synonyms.split()]
-            if len(at) > 1:
-                both = " and ".join(repr(header[i]) for i in at[:2])
-                raise UserError(
-                    f"{path.name}: two columns, {both}, may both be the {meaning}; rename one, "
-                    "or remove it"
-                )
-            if at:
-                found[meaning] = at[0]
-                break
-    return found
+            found[meaning] = at or found.get(meaning, [])
+        if len(at := found[meaning]) > 1:
+            raise UserError(
+                f"{path.name}: two columns, {header[at[0]]!r} and {header[at[1]]!r}, may both be "
+                f"the {meaning}; rename one, or remove it"
+            )
+    return {meaning: at[0] for meaning, at in found.items() if at}
 
 
-def no_column(path: Path, name: str, header: Sequence[str], hint: str) -> UserError:
+def no_column(path: Path, name: str, header: Sequence[str], hint: str = "") -> UserError:
     """Return the error about a missing column, which lists those that are there."""
     shown = [column[:40].lower() for column in header[:30]]
     return UserError(f"{path.name}: no column {name!r} among {shown}{hint}")
 
 
 def groups(cells: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Sex, band of age and view of a row, where its table has such columns; an empty cell is ''."""
+    """Sex, band of age and view of a row, if its table has such columns; an empty cell is ''."""
     plain = {squeezed(name): cell for name, cell in cells.items()}
-    columns = {k: [squeezed(name) for name in names] for k, names in GROUPS.items()}
-    found = {k: plain[name] for k, names in columns.items() for name in names if name in plain}
-    if "age" in found:
-        years = re.match(r"\d+", found["age"])  # 58, 58.0 or 058Y
+    found = {
+        kind: plain[squeezed(name)]
+        for kind, names in GROUPS.items()
+        for name in names
+        if squeezed(name) in plain
+    }
+    if years := re.match(r"\d+", found.get("age", "")):  # 58, 58.0 or 058Y
         bands = [f"{a}-{b - 1}" for a, b in itertools.pairwise((0, *BANDS))] + [f"{BANDS[-1]}+"]
-        found["age"] = bands[bisect.bisect(BANDS, int(years[0]))] if years else ""
+        found["age"] = bands[bisect.bisect(BANDS, int(years[0]))]
+    elif "age" in found:
+        found["age"] = ""
     return tuple(found.items())
 
 
 def unpacked(path: Path, limit: int) -> bytes:
-    """Return the content of a file, unpacked where its suffix is .gz or .tgz.
+    """Return the content of a file, unpacked if its suffix is .gz or .tgz.
 
-    Raises:
-        UserError: unreadable, or more than `limit` bytes; no more than that are unpacked.
+    Raises `UserError` if it is unreadable or holds more than `limit` bytes; no more are unpacked.
     """
     try:
         with gzip.open(path) if path.suffix in (".gz", ".tgz") else open(path, "rb") as file:
@@ -194,16 +175,12 @@ def _text(path: Path) -> str:
     raw = unpacked(path, _MAX_BYTES)
     if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return raw.decode("utf-16", errors="replace")
-    if b"\0" in raw[:2]:  # no letter of ours begins with a zero, and no text
+    if b"\0" in raw[:2]:  # UTF-16 without its mark: no other text has this byte
         return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:  # spreadsheets of some locales
-        raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return raw.decode("cp1252")
-    except UnicodeDecodeError:  # some bytes mean nothing there
-        return raw.decode("latin-1")
+    for encoding in ("utf-8", "cp1252"):  # the second is of spreadsheets of some locales
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.removeprefix(codecs.BOM_UTF8).decode(encoding)
+    return raw.removeprefix(codecs.BOM_UTF8).decode("latin-1")  # some bytes mean nothing in cp1252
 
 
 def _separator(text: str, wanted: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""Import TensorFlow and TFDS for input alone: no accelerator, network, log lines or Keras."""
+"""Import TensorFlow and TFDS only for input: no accelerator, network, log lines or Keras."""
 
 import contextlib
 import io
@@ -25,19 +25,16 @@ def tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def hide_module(name: str) -> Iterator[None]:
-    """Make a module look as if it were not installed, unless it has been imported before.
+    """Make a module appear not to be installed, unless it has been imported before.
 
-    For libraries that import another one wherever it is installed, which takes seconds and is of no
+    For libraries that import another one if it is installed, which takes seconds and is of no
     use here. Imports after the block find it.
     """
-    absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = None
-    try:
+    with contextlib.ExitStack() as restore:
+        if name not in sys.modules:
+            sys.modules[name] = None
+            restore.callback(sys.modules.pop, name)
         yield
-    finally:
-        if absent:
-            del sys.modules[name]
 
 
 @contextlib.contextmanager
@@ -51,8 +48,6 @@ def silence_tfds() -> Iterator[None]:
     absl = logging.getLogger("absl")
     tfds.disable_progress_bar()
     absl.addFilter(keep)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        absl.removeFilter(keep)
+    with contextlib.ExitStack() as restore, contextlib.redirect_stdout(io.StringIO()):
+        restore.callback(absl.removeFilter, keep)
+        yield

@@ -26,7 +26,7 @@ def splits(task: Dataset) -> dict[str, dict[str, Any]]:
     }
     for name, rows in parts.items():
         found[name] = {"images": len(rows), "patients": None}
-        if records.understood.by_patient:
+        if records.metadata.by_patient:
             found[name]["patients"] = len(np.unique(records.patient[rows]))
         if name != "unlabelled":
             label = records.label[rows]

@@ -14,7 +14,7 @@ from absl import logging
 from ssl_gan_jax import processes
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
-from ssl_gan_jax.data.dataset import check_data, check_taught, fingerprint, open_dataset
+from ssl_gan_jax.data.dataset import check_classes, check_data, fingerprint, open_dataset
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import grid, write_json
@@ -51,7 +51,7 @@ class TrainingRun:
         self.classes = self.dataset.records.classes
         self.compiled = self.compile()
         if self.compiled.classify:
-            check_taught(self.dataset)
+            check_classes(self.dataset)
         # A method without labels is trained on all images.
         self.train_rows = self.dataset.labeled if self.compiled.classify else self.dataset.unlabeled
         self.uses_unlabeled = bool(train.unlabeled_batch_size or not self.compiled.classify)

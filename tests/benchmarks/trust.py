@@ -19,8 +19,8 @@ from scipy import stats
 from ssl_gan_jax import inference
 from ssl_gan_jax.commands import arguments, sweep
 from ssl_gan_jax.data import images, records
+from ssl_gan_jax.data.sources import phantom
 from ssl_gan_jax.data.sources.phantom import anatomy
-from ssl_gan_jax.data.sources.phantom import phantom_dataset_builder as phantom
 from ssl_gan_jax.evaluation import explain, metrics
 from ssl_gan_jax.training.result import fit_calibration
 

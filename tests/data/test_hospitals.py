@@ -13,7 +13,7 @@ from ssl_gan_jax import report as report_lib
 from ssl_gan_jax import train
 from ssl_gan_jax.commands import predict
 from ssl_gan_jax.data import audit, dataset, records
-from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
+from ssl_gan_jax.data.sources import openi
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SECRETS = ("SENTINEL", "S3NTINEL", SENTINEL["PatientBirthDate"])  # also in PLCO's patient keys
@@ -80,7 +80,7 @@ def test_m_table_2_from_plco_to_openi_and_trust_26(hospitals, tmp_path, capfd, c
     args = ["--workdir", str(workdir), *films, "--out", str(out / "predictions.csv")]
     assert predict.main(predict.PARSER.parse_args(args)) == 0
     found = dataset.load(config.data)
-    audited, _ = audit.audit(found, dataset.divide(found, config.data))
+    audited, _ = audit.audit(found, dataset.split_images(found, config.data))
     audited |= audit.headers(records.list_source("openi", hospitals / "openi").files)
     assert audited["burned_in_annotation"] == {"not given": 40}
     written = [path for folder in (workdir, out) for path in folder.rglob("*")]

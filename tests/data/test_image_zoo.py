@@ -22,10 +22,10 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from ssl_gan_jax.commands import predict
-from ssl_gan_jax.data import records, source
+from ssl_gan_jax.data import index, records
 from ssl_gan_jax.data.images import files_in, read_header, read_image
 from ssl_gan_jax.data.pixels import MAX_PIXELS, UnreadableImage, check_jpeg
-from ssl_gan_jax.data.sources.mnist import mnist_dataset_builder as mnist
+from ssl_gan_jax.data.sources import mnist
 from ssl_gan_jax.errors import UserError
 
 Y, X = np.mgrid[:48, :64]
@@ -293,7 +293,7 @@ def test_trust_17_an_npz_is_not_unpacked_without_limit(tmp_path, monkeypatch):
     arrays |= dict.fromkeys(("y_train", "y_test"), np.zeros(9, np.uint8))
     np.savez_compressed(tmp_path / "mnist.npz", **arrays)
     assert len(mnist.index(tmp_path).rows) == 18
-    monkeypatch.setattr(source, "_MAX_ARRAYS", 9999)
+    monkeypatch.setattr(index, "_MAX_ARRAYS", 9999)
     with pytest.raises(UserError, match="cannot be read .* unpacked"):
         mnist.index(tmp_path)
 

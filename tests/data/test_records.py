@@ -7,8 +7,8 @@ from absl import logging
 from PIL import Image
 
 from ssl_gan_jax.data import images, records, splits
-from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
-from ssl_gan_jax.data.sources.kermany.kermany_dataset_builder import patient_key
+from ssl_gan_jax.data.sources import folder
+from ssl_gan_jax.data.sources.kermany import patient_key
 from ssl_gan_jax.errors import UserError
 
 
@@ -267,7 +267,7 @@ def test_kermany(real_data):
 
 
 def test_kermany_may_be_named_by_its_inner_folder(real_data):
-    from ssl_gan_jax.data.sources.kermany import kermany_dataset_builder as kermany
+    from ssl_gan_jax.data.sources import kermany
 
     outer, inner = kermany.index(real_data), kermany.index(real_data / "chest_xray")
     assert [row.patient for row in outer.rows] == [row.patient for row in inner.rows]
@@ -319,7 +319,7 @@ def test_mnist_and_a_pickled_array(tmp_path):
 
 
 def test_plco_tables(tmp_path):
-    from ssl_gan_jax.data.sources.plco import plco_dataset_builder as plco
+    from ssl_gan_jax.data.sources import plco
 
     (tmp_path / "lung_screen_data_1.csv").write_text(
         "\ufeffplco_id,study_yr,xry_result,an_cardiac\nA,0,1,0\nA,1,2,1\nB,0,4,1\nC,0,1,.N\n"

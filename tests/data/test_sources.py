@@ -14,9 +14,7 @@ from PIL import Image
 
 from ssl_gan_jax.commands import ending
 from ssl_gan_jax.data import images, records, source, tables
-from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
-from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14
-from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
+from ssl_gan_jax.data.sources import chexpert, nih14, openi
 from ssl_gan_jax.errors import Stopped, UserError
 
 

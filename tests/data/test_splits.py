@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ssl_gan_jax.data import dataset, splits
 from ssl_gan_jax.data.records import Records
-from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
+from ssl_gan_jax.data.sources import folder
 from ssl_gan_jax.data.splits import draw_labels, split
 from ssl_gan_jax.errors import UserError
 
@@ -130,7 +130,7 @@ def test_data_that_teach_no_classifier_are_refused(classes, label, message):
     )
     rows = np.flatnonzero(found.label >= 0)
     with pytest.raises(UserError, match=message):
-        dataset.check_taught(dataset.Dataset(found, rows, rows, rows[:0], rows[:0]))
+        dataset.check_classes(dataset.Dataset(found, rows, rows, rows[:0], rows[:0]))
 
 
 def test_bad_splits_and_shares():
@@ -185,14 +185,14 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         classes=("x", "y"),
         quarantined=(),
     )
-    assert set(dataset.divide(found, DATA)) == {"train", "val", "test"}
+    assert set(dataset.split_images(found, DATA)) == {"train", "val", "test"}
     transfer = DATA | {"source_site": "a", "target_site": "b"}
-    part = dataset.divide(found, transfer)
+    part = dataset.split_images(found, transfer)
     assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
     with pytest.raises(UserError, match="data.source_site is not"):
-        dataset.divide(found, DATA | {"target_site": "b"})
+        dataset.split_images(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):
-        dataset.divide(found, transfer | {"target_site": "c"})
+        dataset.split_images(found, transfer | {"target_site": "c"})
     monkeypatch.setattr(dataset, "load", lambda data, check: found)
     choices = ("none", "target", "mixture", False, True)  # the last two are of earlier versions
     opened = {adapt: dataset.open_dataset(transfer | {"adapt": adapt}, 0) for adapt in choices}
@@ -210,6 +210,23 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         dataset.open_dataset(DATA | {"adapt": "target"}, 0)
     with pytest.raises(UserError, match="no training images"):
         dataset.open_dataset(transfer | {"source_site": "b", "val": 0.999999}, 0)
+
+
+@given(labels=st.integers(1, 40), seed=st.integers(0, 99))
+def test_validation_may_have_no_more_labels_than_training(labels, seed):
+    n = 400
+    text = np.array([str(i) for i in range(n)])
+    label, split = np.arange(n, dtype=np.int32) % 2, np.full(n, "")
+    found = Records(np.zeros((n, 1, 1, 1), np.uint8), label, text, text, split, split, "xy", ())
+    budget = DATA | {"labels_per_class": labels, "validation": "budget"}
+    small = dataset.assign(found, budget, seed)
+    every = dataset.assign(found, budget | {"validation": "all"}, seed)
+    assert set(small.val) <= set(every.val) and (small.labeled == every.labeled).all()
+    held = np.bincount(label[every.val], minlength=2)
+    wanted = min(labels, *held) if min(held) else None
+    if wanted:
+        assert np.bincount(label[small.val]).tolist() == [wanted] * 2
+    np.testing.assert_array_equal(small.test, every.test)
 
 
 LABEL = np.array([0, 1, -1, 1, 0] * 40)

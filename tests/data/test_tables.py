@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssl_gan_jax.data import layouts, names
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
+from ssl_gan_jax.data.sources import folder
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import write_json, write_png
 
@@ -97,9 +97,9 @@ def test_a_table_is_read_as_its_author_means_it(films, data, rows):
         (path, names.class_key(label), f"p{patient}", part)
         for path, (label, patient, part) in zip(FILES, rows, strict=False)
     ]
-    said = index.understood
+    said = index.metadata
     assert len(index.classes) == 3 and said.by_patient
-    assert name in said.lines[0] and f"{len(rows)} rows" in said.lines[0]
+    assert name in said.summary[0] and f"{len(rows)} rows" in said.summary[0]
 
 
 TREES = {  # from class, part ('' for none) and name to a path
@@ -149,8 +149,8 @@ def test_a_tree_is_read_as_its_author_means_it(tmp_path, tree, spelt, wrapper):
     make(tmp_path / "run" / "samples" / "1.png")
     index, found = read(tmp_path)
     assert set(found) == wanted and index.classes == ("NORMAL", "PNEUMONIA")
-    assert "2 masks" in index.understood.lines[1] and "1 of .txt" in index.understood.lines[1]
-    assert not index.understood.by_patient
+    assert "2 masks" in index.metadata.summary[1] and "1 of .txt" in index.metadata.summary[1]
+    assert not index.metadata.by_patient
 
 
 ONE = np.zeros((4, 4), np.uint8)
@@ -215,7 +215,7 @@ def listing(films, text, name="labels.csv"):
 def test_what_a_table_has_beyond_what_is_read_is_said(films):
     a, b, c = FILES[:3]
     text = f",file,dx,weight,sex\n0,{a},x,70,F\n1,{b},y,71,M\n2,{c},Y,72,\n"
-    lines = read(listing(films, text))[0].understood.lines
+    lines = read(listing(films, text))[0].metadata.summary
     assert "columns file -> path, dx -> label, sex" in lines[0]
     assert "not read: (no name), weight" in lines[0] and "read as one class: y, Y" in lines[0]
     assert f"{len(FILES) - 3} images that the table does not name" in lines[1]
@@ -261,7 +261,7 @@ def test_a_table_by_another_name_does_not_replace_classes_of_folders(tmp_path):
         make(tmp_path / name)
     (tmp_path / "manifest.csv").write_text("path,label\na/1.png,x\n")
     index, _ = read(tmp_path)
-    assert index.classes == ("a", "b") and "manifest.csv" in index.understood.lines[1]
+    assert index.classes == ("a", "b") and "manifest.csv" in index.metadata.summary[1]
 
 
 def test_parts_beside_classes_are_refused(tmp_path):

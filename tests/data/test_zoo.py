@@ -23,10 +23,7 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.images import read_image
 from ssl_gan_jax.data.pixels import UnreadableImage
-from ssl_gan_jax.data.sources.chexpert import chexpert_dataset_builder as chexpert
-from ssl_gan_jax.data.sources.folder import folder_dataset_builder as folder
-from ssl_gan_jax.data.sources.nih14 import nih14_dataset_builder as nih14
-from ssl_gan_jax.data.sources.openi import openi_dataset_builder as openi
+from ssl_gan_jax.data.sources import chexpert, folder, nih14, openi
 from ssl_gan_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)

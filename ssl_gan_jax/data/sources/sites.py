@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax.data import records
+from ssl_gan_jax.data.index import Index, Metadata, Row
 from ssl_gan_jax.data.names import class_key, in_order
-from ssl_gan_jax.data.records import Understood
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 
@@ -22,37 +22,32 @@ def index(
 ) -> Index:
     """List the images of all sites; label k means the same at each.
 
-    Table 2 of Madani et al. 2018 is `sites={"plco": "plco", "openi": "openi"}`,
+    Table 2 of Madani et al. is `sites={"plco": "plco", "openi": "openi"}` with
     `classes=("normal", "abnormal")`.
 
     Args:
         data_dir: holds a folder for each site.
-        sites: name of a site -> data set that it is; by default every folder in data_dir is a
-            site of one's own images, the data set 'folder'.
-        dirs: name of a site -> its folder, relative to data_dir or absolute, where it is not
-            called as the site.
+        sites: name of a site -> its data set; by default every folder in data_dir is a site
+            with images of its own, the data set 'folder'.
+        dirs: name of a site -> its folder, relative to data_dir or absolute, if not called so.
         options: name of a site -> options of its data set.
-        classes: names of the labels, as a sequence or divided by commas, to be given where the
-            sites name theirs differently.
+        classes: names of the labels, as a sequence or divided by commas, if the sites' differ.
     """
-    folders = (path.name for path in sorted(data_dir.iterdir()) if path.is_dir())
-    sites = sites or {name: "folder" for name in folders if not name.startswith(".")}
+    folders = (path.name for path in sorted(data_dir.glob("[!.]*")) if path.is_dir())
+    sites = sites or dict.fromkeys(folders, "folder")
     if not sites:
         raise UserError(f"{data_dir} holds no folder, and data.options.sites names no site")
     dirs, options = dirs or {}, options or {}
     for key, given in (("dirs", dirs), ("options", options)):
         for site in given:
             check_choice(f"data.options.{key}", site, sites)
-    parts = {
-        site: records.list_source(
-            name, data_dir / dirs.get(site, site), **dict(options.get(site, {}))
-        )
-        for site, name in sites.items()
-    }
+    parts = {}
+    for site, name in sites.items():
+        folder, of_site = data_dir / dirs.get(site, site), dict(options.get(site, {}))
+        parts[site] = records.list_source(name, folder, **of_site)
     names = in_order((), given=classes) or next(iter(parts.values())).classes
-    keys = [class_key(name) for name in names]
     for site, part in parts.items():
-        same = [class_key(name) for name in part.classes] == keys
+        same = [*map(class_key, part.classes)] == [*map(class_key, names)]
         if len(part.classes) != len(names) or not (classes or same):
             raise UserError(
                 f"site {site!r} has the classes {part.classes}, not {names}; if they mean the "
@@ -69,14 +64,18 @@ def index(
         for row in part.rows
     ]
     files = [path for part in parts.values() for path in part.files]
-    said = {site: part.understood for site, part in parts.items()}
-    understood = Understood(
-        lines=tuple(f"{site}: {line}" for site, one in said.items() for line in one.lines),
-        warnings=tuple(f"{site}: {line}" for site, one in said.items() for line in one.warnings),
-        by_patient=all(one.by_patient for one in said.values()),
-        train_stays=any(one.train_stays for one in said.values()),
+
+    def lines(field: str) -> tuple[str, ...]:
+        of_site = {site: getattr(part.metadata, field) for site, part in parts.items()}
+        return tuple(f"{site}: {line}" for site, lines in of_site.items() for line in lines)
+
+    metadata = Metadata(
+        lines("summary"),
+        lines("warnings"),
+        by_patient=all(part.metadata.by_patient for part in parts.values()),
+        train_stays=any(part.metadata.train_stays for part in parts.values()),
     )
-    return Index(names, rows, read, files, understood)
+    return Index(names, rows, read, files, metadata)
 
 
 class Builder(SourceBuilder):
@@ -86,4 +85,3 @@ class Builder(SourceBuilder):
     give as data.dir a folder that holds a folder for each of data.options.sites, or say in
     data.options.dirs where they are
     """
-    index = staticmethod(index)

@@ -1,13 +1,15 @@
 """Chest radiographs of children, Kermany et al., Cell 2018, doi:10.17632/rscbjbr9sj; CC BY 4.0."""
 
+import itertools
 import re
 from pathlib import Path
 
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data.index import Index, Row, index_of_files
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
-CLASSES = ("normal", "pneumonia")
+KINDS = ("NORMAL", "PNEUMONIA")  # the folders of labels 0 and 1
 
 # Numbers count within a kind: "person1" of the bacterial and of the viral images are two children.
 _KAGGLE_PNEUMONIA = re.compile(r"person(\d+)_(bacteria|virus)_\d+", re.IGNORECASE)
@@ -33,23 +35,19 @@ def index(data_dir: Path) -> Index:
     The 16 images of Kaggle's `val`, too few to validate with, join `train`. The official test set
     is the 624 images of `test`.
     """
-    root = data_dir / "chest_xray" if (data_dir / "chest_xray").is_dir() else data_dir
-    rows = []
-    for split in ("train", "val", "test"):
-        for label, kind in enumerate(("NORMAL", "PNEUMONIA")):
-            folder = root / split / kind
-            if not folder.is_dir():
-                if split == "val":
-                    continue
-                raise UserError(
-                    f"no folder {split}/{kind} in {root}: data.dir should be the folder chest_xray "
-                    "of the release, or the one that holds it"
-                )
-            for path in map(folder.joinpath, files_in(folder)):
-                official = "train" if split == "val" else split
-                name = path.relative_to(data_dir).as_posix()
-                rows.append(Row(name, label, patient_key(path.name), official))
-    return index_of_files(data_dir, CLASSES, rows)
+    root, rows = data_dir / "chest_xray", []
+    root = root if root.is_dir() else data_dir
+    for split, kind in itertools.product(("train", "val", "test"), KINDS):
+        folder = root / split / kind
+        if split != "val" and not folder.is_dir():
+            raise UserError(
+                f"no folder {split}/{kind} in {root}: data.dir should be the folder chest_xray "
+                "of the release, or the one that holds it"
+            )
+        for path in map(folder.joinpath, files_in(folder)):  # none in a folder that is not there
+            name, official = path.relative_to(data_dir).as_posix(), split.replace("val", "train")
+            rows.append(Row(name, KINDS.index(kind), patient_key(path.name), official))
+    return index_of_files(data_dir, ("normal", "pneumonia"), rows)
 
 
 class Builder(SourceBuilder):
@@ -60,4 +58,3 @@ class Builder(SourceBuilder):
     paultimothymooney/chest-xray-pneumonia from Kaggle, unpack it, and give the folder that holds
     chest_xray as data.dir
     """
-    index = staticmethod(index)

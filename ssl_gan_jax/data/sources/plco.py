@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.index import UNLABELED, Index, Row, index_of_tables
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import UNLABELED, Index, Row, SourceBuilder, index_of_tables
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")
@@ -58,8 +59,7 @@ def _rows(
 
 def _key(image_name: str) -> str:
     """`image_file_name` may lack the suffix and differ in case from the disk."""
-    name = image_name.rpartition("/")[2].casefold()
-    return name.removesuffix(".tiff").removesuffix(".tif")
+    return image_name.rpartition("/")[2].casefold().removesuffix(".tiff").removesuffix(".tif")
 
 
 class Builder(SourceBuilder):
@@ -71,4 +71,3 @@ class Builder(SourceBuilder):
     lung_xryimg25_data_*.csv and the TIFF images into one folder, sub-folders allowed, and give it
     as data.dir
     """
-    index = staticmethod(index)

@@ -1,13 +1,13 @@
 """Shenzhen and Montgomery radiographs, Jaeger et al., Quant. Imaging Med. Surg. 2014; public."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_files
+from ssl_gan_jax.data.index import Index, Row, index_of_files
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
-CLASSES = ("normal", "tuberculosis")
 SITES = {  # site: its folder
     "shenzhen": "ChinaSet_AllFiles/CXR_png",
     "montgomery": "MontgomerySet/CXR_png",
@@ -18,17 +18,15 @@ _NAME = re.compile(r"(?:CHN|MCU)CXR_(\d+)_([01])")
 
 def index(data_dir: Path) -> Index:
     """List both sites, or the one that is there; the file name ends in its label, 0 or 1."""
-    folders = {site: data_dir / folder for site, folder in SITES.items()}
-    if not any(folder.is_dir() for folder in folders.values()):
+    if not any((data_dir / folder).is_dir() for folder in SITES.values()):
         raise UserError(f"neither {' nor '.join(SITES.values())} in {data_dir}")
     rows = []
-    for site, folder in folders.items():
-        for path in map(folder.joinpath, files_in(folder)):  # none in a folder that is not there
-            if not (match := _NAME.fullmatch(path.stem)):
+    for site, folder in SITES.items():
+        for name in files_in(data_dir / folder):  # none in a folder that is not there
+            if not (match := _NAME.fullmatch((path := PurePosixPath(folder, name)).stem)):
                 raise UserError(f"{path.name}: expected a name like CHNCXR_0001_0.png")
-            name = path.relative_to(data_dir).as_posix()
-            rows.append(Row(name, int(match[2]), f"{site}-{match[1]}", site=site))
-    return index_of_files(data_dir, CLASSES, rows)
+            rows.append(Row(str(path), int(match[2]), f"{site}-{match[1]}", site=site))
+    return index_of_files(data_dir, ("normal", "tuberculosis"), rows)
 
 
 class Builder(SourceBuilder):
@@ -39,4 +37,3 @@ class Builder(SourceBuilder):
     https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets, unpack both into one
     folder, and give it as data.dir
     """
-    index = staticmethod(index)

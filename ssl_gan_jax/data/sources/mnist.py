@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_npz
+from ssl_gan_jax.data.index import Index, index_of_npz
+from ssl_gan_jax.data.source import SourceBuilder
 
 
 def index(data_dir: Path) -> Index:
@@ -17,4 +18,3 @@ class Builder(SourceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     put https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz into data.dir
     """
-    index = staticmethod(index)

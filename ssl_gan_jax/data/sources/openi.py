@@ -14,14 +14,13 @@ from typing import NamedTuple
 from defusedxml import DefusedXmlException, ElementTree
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
 PROJECTIONS = "indiana_projections.csv"  # of Kaggle: filename, projection
 METADATA = "nlmcxr_dicom_metadata.csv*"  # of the DICOM release: imageid, view position
-VIEWS = ("frontal", "not lateral", "all")
-
 _FRONTAL = ("frontal", "pa", "ap")
 _MAX_REPORT, _MAX_REPORTS = 2**20, 2**28  # bytes; the real ones hold 20 kB and 30 MB
 # The same image is CXR12_IM-0034-1001.png, 12_IM-0034-1001.dcm and 12_IM-0034-1001.dcm.png.
@@ -47,7 +46,7 @@ def index(
 
     Normal is a report with the tag 'normal' alone (1,391 of 3,955); positive, one with a tag
     `positive` or `positive/...` (cardiomegaly: 375). Madani et al. used 400 and 313 images; which,
-    the tags do not tell. With the DICOM table of views these are 1,532 and 361 frontal images.
+    the tags do not say. With the DICOM table of views these are 1,532 and 361 frontal images.
 
     Args:
         data_dir: holds reports, images (PNG or DICOM) and a table of views.
@@ -57,7 +56,7 @@ def index(
         views: 'frontal', those that a table calls so (the DICOM table leaves 35 % open); 'not
             lateral', these and those left open; or 'all', for which no table is needed.
     """
-    check_choice("data.options.views", views, VIEWS)
+    check_choice("data.options.views", views, ("frontal", "not lateral", "all"))
     found, positive = reports(data_dir), positive.lower()
     known = {tag.partition("/")[0] for report in found for tag in report.tags}
     check_choice("data.options.positive", positive, known)
@@ -77,11 +76,9 @@ def index(
 
 def finding(tags: tuple[str, ...], positive: str) -> str | None:
     """Return 'positive', 'borderline' or 'negative', or None for a report of something else."""
-    if tags == ("normal",):
-        return "negative"
     kinds = [tag for tag in tags if tag.partition("/")[0] == positive]
-    if not kinds:
-        return None
+    if tags == ("normal",) or not kinds:
+        return "negative" if tags == ("normal",) else None
     return "borderline" if all("borderline" in kind for kind in kinds) else "positive"
 
 
@@ -128,10 +125,8 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
         except tarfile.TarError as error:
             raise UserError(f"{archive} cannot be read ({error}): download it again") from error
         return
-    raise UserError(
-        f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: "
-        + " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-    )
+    advice = " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    raise UserError(f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: {advice}")
 
 
 def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
@@ -143,11 +138,9 @@ def _check_sizes(archive: Path, members: list[tarfile.TarInfo]) -> None:
 
 
 def _views(data_dir: Path) -> dict[str, str]:
-    """Key of the image -> 'frontal', 'pa', ..., or '' where the table leaves it open."""
-    for pattern, name, view in (
-        (PROJECTIONS, "filename", "projection"),
-        (METADATA, "imageid", "view position"),
-    ):
+    """Key of the image -> 'frontal', 'pa', ..., or '' if the table leaves it open."""
+    of_kaggle, of_dicom = ("filename", "projection"), ("imageid", "view position")
+    for pattern, (name, view) in ((PROJECTIONS, of_kaggle), (METADATA, of_dicom)):
         for path in sorted(data_dir.rglob(pattern)):
             rows = tables.read(path, (name, view))
             return {image_key(row[name]): row[view].lower() for _, row in rows}
@@ -166,4 +159,3 @@ class Builder(SourceBuilder):
     indiana_projections.csv (raddar/chest-xrays-indiana-university on Kaggle), which says what is
     frontal, or nlmcxr_dicom_metadata.csv, and give it as data.dir
     """
-    index = staticmethod(index)

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 TABLE = "Data_Entry_2017*.csv*"
 IMAGE, FINDINGS, PATIENT, VIEW = "image index", "finding labels", "patient id", "view position"
 NORMAL = "no finding"
-OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used where they are there
+OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used if they are there
 
 
 def index(
@@ -20,8 +21,8 @@ def index(
     Args:
         data_dir: holds the table and the images. All are frontal.
         positive: a finding of the table.
-        others: what images with other findings alone are, one of `OUTCOMES`.
-        view: 'PA' or 'AP' for one of the two alone.
+        others: what images with only other findings are, one of `OUTCOMES`.
+        view: 'PA' or 'AP' for only these images.
     """
     classes = (NORMAL, positive.lower())
     return index_of_tables(data_dir, classes, entries(data_dir, positive, others, view))
@@ -63,4 +64,3 @@ class Builder(SourceBuilder):
     train_val_list.txt and test_list.txt from https://nihcc.app.box.com/v/ChestXray-NIHCC, unpack
     the images, and give the folder of all this as data.dir
     """
-    index = staticmethod(index)

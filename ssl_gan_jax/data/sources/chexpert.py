@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
+from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import Index, Row, SourceBuilder, index_of_tables, outcome
+from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 TABLES = {"train": "train.csv", "test": "valid.csv"}  # valid.csv: 200 patients, by radiologists
@@ -28,7 +29,7 @@ def index(
         data_dir: the release, or the folder that holds it.
         positive: the column of a finding.
         uncertain: what -1 is, one of `OUTCOMES`.
-        unmentioned: what a blank is where 'No Finding' is not 1, one of `OUTCOMES`.
+        unmentioned: what a blank is if 'No Finding' is not 1, one of `OUTCOMES`.
     """
     column, entries = positive.lower(), []
     labels = {"1": 1, "0": 0, "-1": outcome("uncertain", uncertain)}
@@ -62,4 +63,3 @@ class Builder(SourceBuilder):
     register for CheXpert at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays, unpack
     CheXpert-v1.0-small.zip (or the large one), and give the folder that holds it as data.dir
     """
-    index = staticmethod(index)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ssl_gan_jax.data.source import Index, SourceBuilder, index_of_npz
+from ssl_gan_jax.data.index import Index, index_of_npz
+from ssl_gan_jax.data.source import SourceBuilder
 
 
 def index(data_dir: Path) -> Index:
@@ -21,4 +22,3 @@ class Builder(SourceBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     put pneumoniamnist.npz from https://zenodo.org/records/10519652 into data.dir
     """
-    index = staticmethod(index)

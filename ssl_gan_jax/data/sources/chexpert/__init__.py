@@ -1,1 +1,0 @@
-"""CheXpert of Stanford."""

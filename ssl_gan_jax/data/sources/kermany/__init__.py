@@ -1,1 +1,0 @@
-"""Kermany 2018: children's chest radiographs, normal or pneumonia."""

@@ -1,1 +1,0 @@
-"""ChestX-ray14 of the NIH."""

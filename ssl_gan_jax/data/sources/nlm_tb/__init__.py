@@ -1,1 +1,0 @@
-"""Shenzhen and Montgomery: normal or tuberculosis, two institutions."""

@@ -1,1 +1,0 @@
-"""Open-i: chest radiographs of Indiana University with their reports."""

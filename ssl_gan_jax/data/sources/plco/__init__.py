@@ -1,1 +1,0 @@
-"""PLCO: the chest radiographs of the lung screening trial."""
