@@ -21,8 +21,6 @@ from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
-BATCH = 64  # images in a call; the last call is padded, so that one program serves all
-
 
 class FinishedRun(NamedTuple):
     """A finished run: its tested state, result and calibration."""
@@ -107,7 +105,7 @@ def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
     compiled = jax.jit(lambda images: predict(run, images))
 
     def compiled_predict(images: np.ndarray) -> Prediction:
-        logits, ood = metrics.batched(compiled, images, BATCH)
+        logits, ood = metrics.batched(compiled, images)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
         return Prediction(calibration.tempered(logits, 1.0), ood)
@@ -130,6 +128,6 @@ def dataset_of(run: FinishedRun, data_dir: str | Path | None = None) -> Dataset:
         warning for runs of earlier versions, which did not record them).
     """
     data = run.config["data"]
-    task = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
-    check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
-    return task
+    dataset = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
+    check_data(run.workdir, dataset, run.classes, run.result.get("fingerprint"))
+    return dataset

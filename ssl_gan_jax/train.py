@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import ml_collections
 
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.training.progress import open_progress
-from ssl_gan_jax.training.replicas import Replicas, open_runs, results_of
+from ssl_gan_jax.training.replicas import Replicas, open_runs
 from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 
@@ -133,4 +134,7 @@ def together(
     with open_runs(configs, workdirs, about, shard) as runs:
         for run in runs:
             results |= train(run, stop)
-    return results_of(workdirs, results)
+    return [
+        results.get(workdir) or json.loads((workdir / "result.json").read_text())
+        for workdir in workdirs
+    ]

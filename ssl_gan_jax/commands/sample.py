@@ -65,18 +65,18 @@ def write_neighbours(
     path: Path, run: FinishedRun, images: np.ndarray, data_dir: Path | None
 ) -> None:
     """Writes image,distance of `images` [n,S,S,1] in [-1,1], then of validation images."""
-    task = inference.dataset_of(run, data_dir)
-    pixels = task.records.image
-    train = pixels[generator_rows(task, run.config, bool(run.method.classify))]
+    dataset = inference.dataset_of(run, data_dir)
+    pixels = dataset.records.image
+    train = pixels[generator_rows(dataset, run.config, bool(run.method.classify))]
     moves = generated.moves(run.config["method"])
     distances = generated.nearest(to_levels(images), train, **moves)
     with atomic_write(path, newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "distance"])
         table.writerows((f"{i:05d}.png", float(d)) for i, d in enumerate(distances))
-        if not len(task.val):
+        if not len(dataset.val):
             return
-        validation = generated.evenly_spaced(pixels[task.val])
+        validation = generated.evenly_spaced(pixels[dataset.val])
         distances = generated.nearest(validation, train, **moves)
         for percent in (1, 50):
             value = float(np.percentile(distances, percent))

@@ -136,8 +136,7 @@ def groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
 
 
 def run_all(
-    todo: Sequence[list[Cell]],
-    train_cells: Callable[[list[Cell]], None],
+    todo: Sequence[list[Cell]], train_cells: Callable[[list[Cell]], None]
 ) -> Iterator[tuple[Cell, str]]:
     """Trains group after group; yields each cell that failed, with the reason.
 
@@ -164,10 +163,8 @@ def run_all(
             yield group[0], f"{error}" if isinstance(error, UserError) else repr(error)
         done += len(group)
         spent = time.monotonic() - start
-        logging.info(
-            "%d of %d cells, %s gone, about %s left",
-            done, total, clock(spent), clock(spent / done * (total - done)),
-        )  # fmt: skip
+        left = clock(spent / done * (total - done))
+        logging.info("%d of %d cells, %s gone, about %s left", done, total, clock(spent), left)
 
 
 def provenance() -> dict[str, str]:

@@ -165,7 +165,7 @@ def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, d
     path = Path(folder).absolute() / str(step)
     if fault := processes.from_first(lambda: _fault(path) or ""):
         raise UserError(
-            f"{path}: {fault}; bring back a copy of it, or train anew in another folder (here are "
+            f"{path}: {fault}; bring back a copy of it, or train again in another folder (here are "
             f"the steps {steps(folder)})"
         )
     return _load(path, like)

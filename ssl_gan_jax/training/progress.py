@@ -78,6 +78,5 @@ class Progress:
         """Stops the bar, and prints its last line."""
         if self._bar is not None:
             self._bar.stop()
-            last = self._bar.tasks[0].description
-            if last:
+            if last := self._bar.tasks[0].description:
                 self._print(last)

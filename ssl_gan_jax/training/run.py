@@ -120,7 +120,7 @@ class TrainingRun:
             write_json(self.workdir / "config.json", self.config.to_dict())
         processes.wait()
         if not (self.workdir / "config.json").exists():
-            raise UserError(f"{self.workdir}: all processes must see one folder of this name")
+            raise UserError(f"{self.workdir}: all processes must share one folder of this name")
         self._wall_s_before = self.meta["wall_s"]
         self._state = state if restored else self.compiled.init(*self._init_args)
         return int(self._state.step)
@@ -207,7 +207,7 @@ class TrainingRun:
         return [(self, state)]
 
     def wall_s(self) -> float:
-        """Seconds that the run has taken so far, over all its processes' lives."""
+        """Seconds that the run has taken so far, including those before it was resumed."""
         return self._wall_s_before + time.monotonic() - self._begun
 
     def predict(self, state: TrainState, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,22 +232,14 @@ class TrainingRun:
         return columns
 
     def _log_start(self, start: int) -> None:
-        data, task = self.config.data, self.dataset
-        label = task.records.label[task.labeled]
+        data, dataset = self.config.data, self.dataset
+        label = dataset.records.label[dataset.labeled]
         per_class = (f"{np.sum(label == k)} {name}" for k, name in enumerate(self.classes))
         logging.info(
-            "%s on %s at %dx%d: %s labelled; %d training, %d validation, %d test images; "
-            "steps %d-%d",
-            self.config.method.name,
-            data.name,
-            data.size,
-            data.size,
-            ", ".join(per_class),
-            len(task.unlabeled),
-            len(task.val),
-            len(task.test),
-            start,
-            self.steps,
+            f"{self.config.method.name} on {data.name} at {data.size}x{data.size}: "
+            f"{', '.join(per_class)} labelled; {len(dataset.unlabeled)} training, "
+            f"{len(dataset.val)} validation, {len(dataset.test)} test images; "
+            f"steps {start}-{self.steps}"
         )
 
 
