@@ -142,7 +142,7 @@ def _affine(
     from_rows = (cos * rows - sin * cols) / scale + (h - 1) / 2
     from_cols = (sin * rows + (cos + shear) * cols) / scale + (w - 1) / 2
     places = jnp.broadcast_to(jnp.stack([from_rows, from_cols], axis=1) + move, (n, 2, h, w))
-    return jax.vmap(lambda image, at: map_coordinates(image, at, order=1, mode="nearest"))(
+    return jax.vmap(lambda image, points: map_coordinates(image, points, order=1, mode="nearest"))(
         x, places
     ).astype(x.dtype)
 

@@ -64,8 +64,8 @@ def open_run(workdir: str | Path) -> FinishedRun:
     method = methods.build({**settings, "num_classes": len(classes)})
     image, label = jnp.zeros((b, size, size, 1)), jnp.zeros(b, jnp.int32)
     batch = Batch(image, label, jnp.zeros((u, size, size, 1)))  # for its shapes
-    like = jax.eval_shape(method.init, jax.random.key(0), batch)
-    state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
+    template = jax.eval_shape(method.init, jax.random.key(0), batch)
+    state, _ = checkpoint.restore_step(workdir / "checkpoints", step, template)
     fitted = calibration.load(workdir, threshold)
     return FinishedRun(workdir, config, result, classes, method, state, fitted)
 

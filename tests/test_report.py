@@ -211,8 +211,8 @@ def test_directions_and_sizes_are_tables_of_their_own_and_scenarios_columns():
 
     runs = [transfer("cnn", "a", "b"), transfer("gan_adapted", "a", "b"), transfer("cnn", "b", "a")]
     first, second = rows.Found(runs, [], [], [], []).panels
-    assert first.where == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
-    assert second.where == "b to a"
+    assert first.subset == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
+    assert second.subset == "b to a"
     (table,) = tables.score_tables(first, "test", ["accuracy"])
     assert cells(table)["all"]["Madani et al. 2018, Table 2: GAN, adapted"] == ".937"
     assert "Madani et al. 2018, Table 2 is on plco to openi" in table.notes[-1]

@@ -85,11 +85,11 @@ def read(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
-            both = list(zip(chunk, pool.map(prepared, chunk), strict=True))
-            skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
-            good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
-            if good:
-                yield [p for p, _ in good], np.stack([x for _, x in good])
+            results = list(zip(chunk, pool.map(prepared, chunk), strict=True))
+            skipped += [(p, str(x)) for p, x in results if isinstance(x, UnreadableImage)]
+            readable = [(p, x) for p, x in results if not isinstance(x, UnreadableImage)]
+            if readable:
+                yield [p for p, _ in readable], np.stack([x for _, x in readable])
 
 
 def rows(

@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
     values: Mapping[str, Any]  # arguments of `add`
     config: ml_collections.ConfigDict
-    place: Mapping[str, Any] = {}  # its cell in a report's tables
+    table_cell: Mapping[str, Any] = {}  # its cell in the report
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         raise UserError(f"{file} has no function {function!r}; it has {', '.join(names)}")
     found: dict[str, Cell] = {}
 
-    def place(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
+    def table_cell(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that name the cell, and what differs from the file's config for them."""
         arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(","))) | values
         named = {k: v for k, v in arguments.items() if k in CELL_KEYS and "." not in k}
@@ -97,7 +97,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
                 f"{function}(add) of {file}, and --together={config.replicas} trains them as one "
                 "program"
             )
-        cell = Cell(values, config, place(config, values))
+        cell = Cell(values, config, table_cell(config, values))
         if cell.name in found:
             raise UserError(f"{file}: {function} adds {cell.name} twice")
         found[cell.name] = cell
@@ -240,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
             command.append("--config.data.dir=DIR")  # the folder differs between machines
         return {
             "experiment": Path(file).stem,
-            "cell": cell.place,
+            "cell": cell.table_cell,
             "command": f"python -m ssl_gan_jax.main {shlex.join([*command, '--workdir=RUN'])}",
             **origin,
         }

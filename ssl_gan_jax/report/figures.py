@@ -56,7 +56,7 @@ def of_panel(panel: Panel, real_images: bool = False) -> dict[str, list[Picture]
         "Generated images": sample_grids(panel),
         "Real images": real_grid(panel) if real_images else (),
     }
-    return {title: drawn for title, kind in kinds.items() if (drawn := list(kind))}
+    return {title: pictures for title, kind in kinds.items() if (pictures := list(kind))}
 
 
 def learning_curves(panel: Panel) -> Iterator[Picture]:
@@ -220,7 +220,7 @@ def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, ReportRow]]:
     """For each column a run with a file like `needs`, and a name; first of the commonest budget."""
     commonest = max(panel.budgets, key=[run.budget for run in panel.runs].count)
     for name, runs in panel.columns.items():
-        for run in sorted(runs, key=lambda run: (run.budget != commonest, run.place)):
+        for run in sorted(runs, key=lambda run: (run.budget != commonest, run.sort_key)):
             if run.folder and next(run.folder.glob(needs), None):
                 yield f"{name}, labels: {run.budget}, seed {run.seed}", run
                 break

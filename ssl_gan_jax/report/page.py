@@ -99,7 +99,7 @@ def _notes(found: Found) -> list[str]:
         "Lines that are not results": found.others,
     }
     notes = [*METHOD, *(_count(found.runs, key) for key in ("commit", "machine") if found.runs)]
-    return notes + [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
+    return notes + [f"{title}: {', '.join(names)}." for title, names in named.items() if names]
 
 
 def _count(runs: Sequence[ReportRow], key: str) -> str:

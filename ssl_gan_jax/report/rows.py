@@ -74,11 +74,11 @@ class ReportRow(NamedTuple):
         """The experiment, data, size, and sites or class: equal for runs that can be compared."""
         cell = self.row["cell"]
         sites = " to ".join(str(cell[key]) for key in ("source", "target") if key in cell)
-        where = ", ".join(filter(None, [sites, str(cell.get("only", ""))]))
-        return self.row["experiment"], self.row["data"], self.row["size"], where
+        subset = ", ".join(filter(None, [sites, str(cell.get("only", ""))]))
+        return self.row["experiment"], self.row["data"], self.row["size"], subset
 
     @property
-    def place(self) -> tuple:
+    def sort_key(self) -> tuple:
         """The cell of the tables, and the seed; sorts runs."""
         return *self.panel, self.part or "", self.budget, self.method, self.changes, self.seed
 
@@ -101,15 +101,15 @@ class Panel(NamedTuple):
     experiment: str
     data: str
     size: int
-    where: str
+    subset: str
     runs: list[ReportRow]
 
     @property
     def title(self) -> str:
         """The title of its section."""
         data = "" if self.data == self.experiment else f"{self.data}, "
-        where = f", {self.where}" if self.where else ""
-        return f"{self.experiment}: {data}{self.size}x{self.size}{where}"
+        subset = f", {self.subset}" if self.subset else ""
+        return f"{self.experiment}: {data}{self.size}x{self.size}{subset}"
 
     @property
     def part(self) -> str | None:
@@ -164,15 +164,15 @@ def find(paths: Iterable[Path]) -> Found:
       UserError: a path does not exist, or a line of a .jsonl file is damaged.
     """
     found = Found([], [], [], [], [])
-    places: dict[tuple, ReportRow] = {}
+    by_key: dict[tuple, ReportRow] = {}
     visited: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such folder or file")
         for run in _in_folder(path, found, visited) if path.is_dir() else _in_file(path, found):
-            if places.setdefault(run.place, run).row != run.row:
+            if by_key.setdefault(run.sort_key, run).row != run.row:
                 found.repeated.append(run.name)
-    found.runs.extend(places[place] for place in sorted(places))
+    found.runs.extend(by_key[key] for key in sorted(by_key))
     return found
 
 
@@ -195,9 +195,9 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noq
             ):
                 raise ValueError(f"{part}.{metric} has no value")
     labels, images = row.get("labels_per_class"), row.get("images")
-    place = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
+    arguments = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
     limits = {key: n for key, n in (("labels", labels), ("images", images)) if n}
-    cell = row.get("cell") or place | limits
+    cell = row.get("cell") or arguments | limits
     row = row | {"cell": cell, "experiment": row.get("experiment") or row["data"]}
     budget = ALL
     if images or labels:

@@ -21,11 +21,10 @@ from ssl_gan_jax.files import grid, write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.compiled import Compiled, compile_method
 from ssl_gan_jax.training.folder import set_result_aside
-from ssl_gan_jax.training.writer import open_writer
+from ssl_gan_jax.training.writer import Writer
 from ssl_gan_jax.types import Batch, Metrics, TrainState
 
 SAMPLES = 64  # pictures in the grid of samples
-PLACE_OF_ONE_RUN = (0, 1)  # process 0 of 1
 
 
 class TrainingRun:
@@ -62,9 +61,9 @@ class TrainingRun:
             raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
-        # Each process has the whole first batch, so that all begin with the same weights.
-        first = next(self.batches(0, 1, process=PLACE_OF_ONE_RUN))
-        self._init_args = jax.random.key(train.seed), first
+        # The batch of process 0 of 1: all processes begin with the same weights.
+        batch = next(self.batches(0, 1, process=(0, 1)))
+        self._init_args = jax.random.key(train.seed), batch
         self.abstract_state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=self.compiled.devices.one_state
@@ -135,7 +134,7 @@ class TrainingRun:
     def files(self, step: int) -> Iterator[None]:
         """Opens the files that training writes, without lines after `step`."""
         self._log_start(step)
-        with open_writer(self.workdir, step) as self._writer:
+        with processes.on_first(Writer, self.workdir, step) as self._writer:
             self._saver = checkpoint.Saver(self.checkpoints)
             with contextlib.closing(self._saver):
                 yield
@@ -243,8 +242,8 @@ class TrainingRun:
         )
 
 
-def check_finite(columns: Mapping[str, np.ndarray], step: int, where: Path) -> None:
-    """Checks each metric [n] of n steps that end with `step`, in the run's folder `where`.
+def check_finite(columns: Mapping[str, np.ndarray], step: int, workdir: Path) -> None:
+    """Checks each metric [n] of n steps that end with `step`, in the run's folder `workdir`.
 
     Raises:
       UserError: a metric is not finite; names the first such step and its metrics.
@@ -254,7 +253,7 @@ def check_finite(columns: Mapping[str, np.ndarray], step: int, where: Path) -> N
         first = int(np.argmin(finite.all(0)))
         bad = ", ".join(k for k, ok in zip(columns, finite[:, first], strict=True) if not ok)
         raise UserError(
-            f"{where}: step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the "
+            f"{workdir}: step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the "
             "checkpoints before it are sound: lower method.lr* or change the method's settings in "
             "a new --workdir"
         )
