@@ -77,7 +77,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         hint = f"; did you mean {inside[0]}?" if inside else ""
         raise UserError(f"{workdir} is not a run's folder: it has no config.json{hint}")
     if not (workdir / "result.json").is_file():
-        raise UserError(f"{workdir} is not finished; the command that began it goes on with it")
+        raise UserError(f"{workdir} is not finished; repeat the command that began it")
     contents = []
     for name in ("config.json", "result.json"):
         try:

@@ -28,7 +28,7 @@ def user_path(text: str | Path, flag: str) -> Path:
         given.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{flag}={given!r}: is no valid UTF-8; rename that file or folder"
+            f"{flag}={given!r}: is not valid UTF-8; rename that file or folder"
         ) from None
     path = Path(os.path.expanduser(given))
     if path.parts[:1] == ("~",):

@@ -16,7 +16,7 @@ from ssl_gan_jax.training.replicas import Replicas, open_runs
 from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 
-Stop = Callable[[], bool]  # asked after every call of the compiled step
+Stop = Callable[[], bool]  # called after every call of the compiled step
 Results = dict[Path, dict[str, Any]]  # the content of result.json, by folder
 
 

@@ -136,7 +136,7 @@ def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence
             with open(out, encoding="utf-8", errors="replace") as file:
                 if not file.readline().startswith("path,p_"):
                     raise UserError(
-                        f"--out={out}: is there, and no table of predictions; choose another"
+                        f"--out={out}: exists and is no table of predictions; choose another"
                     )
     if overlays and overlays.resolve() in {Path(p).resolve().parent for p in images_read}:
         raise UserError(f"--explain={overlays}: holds images that are read; choose another folder")

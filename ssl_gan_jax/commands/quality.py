@@ -40,7 +40,7 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     run = open_run(workdir)
     require(run, "generator")
     if run.config["data"]["size"] != reference.config["data"]["size"]:
-        raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
+        raise UserError(f"{workdir}: its images and those of {reference.workdir} differ in size")
     dataset = dataset_of(run)
     train = generator_rows(dataset, run.config, bool(run.method.classify))
     if min(len(train), len(dataset.val)) < 2:
@@ -52,7 +52,7 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     def features(x: np.ndarray) -> np.ndarray:
         maps = np.concatenate([classify(x[i : i + 200]) for i in range(0, len(x), 200)])
         if maps.shape[1] % 16:
-            raise UserError(f"{reference.workdir}: its network has no last map of 4x4")
+            raise UserError(f"{reference.workdir}: its network does not end with a 4x4 map")
         return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map
 
     def real(rows: np.ndarray) -> np.ndarray:

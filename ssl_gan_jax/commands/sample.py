@@ -65,8 +65,8 @@ def write_neighbours(
     dataset = inference.dataset_of(run, data_dir)
     pixels = dataset.records.image
     train = pixels[generator_rows(dataset, run.config, bool(run.method.classify))]
-    moves = generated.moves(run.config["method"])
-    distances = generated.nearest(to_levels(images), train, **moves)
+    augmentation = generated.shift_and_flip(run.config["method"])
+    distances = generated.nearest(to_levels(images), train, **augmentation)
     with atomic_write(path, newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "distance"])
@@ -74,7 +74,7 @@ def write_neighbours(
         if not len(dataset.val):
             return
         validation = generated.evenly_spaced(pixels[dataset.val])
-        distances = generated.nearest(validation, train, **moves)
+        distances = generated.nearest(validation, train, **augmentation)
         for percent in (1, 50):
             value = float(np.percentile(distances, percent))
             table.writerow([f"validation images: percentile {percent}", value])

@@ -155,7 +155,7 @@ def run_all(
             if not processes.is_single_process():
                 raise  # the other processes may still train this cell: all must restart
             if len(group) > 1:
-                logging.warning("%s; its cells go on one by one", error)
+                logging.warning("%s; its cells are trained one by one", error)
                 queue.extendleft([cell] for cell in reversed(group))
                 continue
             if not isinstance(error, UserError):
@@ -254,7 +254,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         failed = list(run_all(todo, train_cells))
     except Stopped as stopped:
-        logging.info("%s; the same command goes on from there", stopped)
+        logging.info("%s; the same command resumes the sweep", stopped)
         return processes.STOP_CODE
     for cell, reason in failed:
         logging.error("failed: %s: %s", cell.name, reason)

@@ -15,7 +15,7 @@ CANDIDATES = 8  # training images that each image is compared with pixel by pixe
 BLOCK = 64  # images that are compared at once; bounds the memory
 
 
-def moves(method: Mapping[str, Any]) -> dict[str, Any]:
+def shift_and_flip(method: Mapping[str, Any]) -> dict[str, Any]:
     """The `shift` and `flip` of `nearest`: those of the training images under these settings.
 
     A generator that copies may copy images as training has shifted and mirrored them.
@@ -64,7 +64,7 @@ def memorisation(
       samples: [N,H,W,1] float32 in [-1,1], of G.
       train: [M,H,W,1] uint8, the images that G was trained on.
       validation: [V,H,W,1] uint8; COMPARED of them are used.
-      shift: how far training shifts images, in pixels, see `moves` and `nearest`.
+      shift: how far training shifts images, in pixels, see `shift_and_flip` and `nearest`.
       flip: whether training mirrors images.
 
     Returns:

@@ -264,7 +264,7 @@ def _in_file(path: Path, found: Found) -> Iterator[ReportRow]:
             else:
                 yield to_run(row, name)
         except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}; correct the line or take it out") from None
+            raise UserError(f"{path}:{number}: {error}; correct the line or delete it") from None
 
 
 def _column_order(run: ReportRow) -> tuple:

@@ -71,7 +71,7 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
             np.asarray(run.samples(state)),
             records.image[rows],
             records.image[dataset.val],
-            **generated.moves(run.config.method),
+            **generated.shift_and_flip(run.config.method),
         )
     if not run.compiled.classify:
         return result

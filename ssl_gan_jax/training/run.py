@@ -58,7 +58,7 @@ class TrainingRun:
         if train.epochs:
             self.steps = train.epochs * len(self.train_rows) // train.batch_size
         if self.steps < 1:
-            raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
+            raise UserError(f"train.epochs: {train.epochs} give {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
         # The batch of process 0 of 1: all processes begin with the same weights.
