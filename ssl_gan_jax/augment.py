@@ -53,9 +53,9 @@ def weak(key: Key, x: Array, shift: int, flip: bool = False, degrees: float = 0.
     if not shift and not flip:
         return x
     key_shift, key_flip = jax.random.split(key)
-    moves = jax.random.randint(key_shift, (2, n, 1), -shift, shift + 1)
-    rows = jnp.clip(jnp.arange(h) + moves[0], 0, h - 1)
-    cols = jnp.clip(jnp.arange(w) + moves[1], 0, w - 1)
+    shifts = jax.random.randint(key_shift, (2, n, 1), -shift, shift + 1)
+    rows = jnp.clip(jnp.arange(h) + shifts[0], 0, h - 1)
+    cols = jnp.clip(jnp.arange(w) + shifts[1], 0, w - 1)
     if flip:
         mirrored = jax.random.bernoulli(key_flip, shape=(n, 1))
         cols = jnp.where(mirrored, w - 1 - cols, cols)
@@ -142,7 +142,7 @@ def _affine(
     from_rows = (cos * rows - sin * cols) / scale + (h - 1) / 2
     from_cols = (sin * rows + (cos + shear) * cols) / scale + (w - 1) / 2
     places = jnp.broadcast_to(jnp.stack([from_rows, from_cols], axis=1) + move, (n, 2, h, w))
-    return jax.vmap(lambda image, at: map_coordinates(image, at, order=1, mode="nearest"))(
+    return jax.vmap(lambda image, points: map_coordinates(image, points, order=1, mode="nearest"))(
         x, places
     ).astype(x.dtype)
 

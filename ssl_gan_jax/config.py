@@ -41,6 +41,7 @@ CELL_KEYS = (
 PROLONG = ("train.steps", "train.epochs")  # keys that may grow when a run is resumed
 EVERY = ("log_every", "evaluate_every", "checkpoint_every", "sample_every")
 SIZES = ("steps_per_call", "batch_size", "evaluation_batch_size")
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 ADAPT = {False: "none", True: "mixture"}  # `data.adapt` of earlier versions
 
 
@@ -56,16 +57,11 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:  #
         check_choice("argument of --config=FILE", key, defaults)
         kind = type(defaults[key])
         try:
-            if kind is bool:
-                values[key] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            else:
-                values[key] = kind(text)
+            values[key] = BOOLEANS[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            raise UserError(
-                f"argument of --config=FILE: {part!r} is not {key}=<{kind.__name__}>"
-            ) from None
+            equals = ""
         if not equals:
-            raise UserError(f"argument of --config=FILE: write {key}=<{kind.__name__}>")
+            raise UserError(f"argument of --config=FILE: {part!r} is not {key}=<{kind.__name__}>")
     return ml_collections.ConfigDict(values)
 
 

@@ -21,8 +21,6 @@ from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import Array, Batch, Method, TrainState
 
-BATCH = 64  # images in a call; the last call is padded, so that one program serves all
-
 
 class FinishedRun(NamedTuple):
     """A finished run: its tested state, result and calibration."""
@@ -66,8 +64,8 @@ def open_run(workdir: str | Path) -> FinishedRun:
     method = methods.build({**settings, "num_classes": len(classes)})
     image, label = jnp.zeros((b, size, size, 1)), jnp.zeros(b, jnp.int32)
     batch = Batch(image, label, jnp.zeros((u, size, size, 1)))  # for its shapes
-    like = jax.eval_shape(method.init, jax.random.key(0), batch)
-    state, _ = checkpoint.restore_step(workdir / "checkpoints", step, like)
+    template = jax.eval_shape(method.init, jax.random.key(0), batch)
+    state, _ = checkpoint.restore_step(workdir / "checkpoints", step, template)
     fitted = calibration.load(workdir, threshold)
     return FinishedRun(workdir, config, result, classes, method, state, fitted)
 
@@ -79,7 +77,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         hint = f"; did you mean {inside[0]}?" if inside else ""
         raise UserError(f"{workdir} is not a run's folder: it has no config.json{hint}")
     if not (workdir / "result.json").is_file():
-        raise UserError(f"{workdir} is not finished; the command that began it goes on with it")
+        raise UserError(f"{workdir} is not finished; repeat the command that began it")
     contents = []
     for name in ("config.json", "result.json"):
         try:
@@ -107,7 +105,7 @@ def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
     compiled = jax.jit(lambda images: predict(run, images))
 
     def compiled_predict(images: np.ndarray) -> Prediction:
-        logits, ood = metrics.batched(compiled, images, BATCH)
+        logits, ood = metrics.batched(compiled, images)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
         return Prediction(calibration.tempered(logits, 1.0), ood)
@@ -130,6 +128,6 @@ def dataset_of(run: FinishedRun, data_dir: str | Path | None = None) -> Dataset:
         warning for runs of earlier versions, which did not record them).
     """
     data = run.config["data"]
-    task = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
-    check_data(run.workdir, task, run.classes, run.result.get("fingerprint"))
-    return task
+    dataset = open_dataset({**data, "dir": str(data_dir or data["dir"])}, run.result["seed"])
+    check_data(run.workdir, dataset, run.classes, run.result.get("fingerprint"))
+    return dataset

@@ -173,6 +173,11 @@ def lock(file: IO[str] | int, busy: Callable[[], None]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
+def on_first(make: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+    """`make(*args)` on process 0, a null object on other processes."""
+    return make(*args) if is_first() else Null()
+
+
 class Null:
     """Null object that replaces a writer on processes other than 0."""
 

@@ -2,35 +2,37 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from ssl_gan_jax import processes
 from ssl_gan_jax.errors import Stopped, UserError
-from ssl_gan_jax.training.progress import open_progress
-from ssl_gan_jax.training.replicas import Replicas, open_runs, results_of
+from ssl_gan_jax.training.progress import Progress
+from ssl_gan_jax.training.replicas import Replicas, open_runs
 from ssl_gan_jax.training.result import finish
 from ssl_gan_jax.training.run import TrainingRun
 
-Stop = Callable[[], bool]  # asked after every call of the compiled step
+Stop = Callable[[], bool]  # called after every call of the compiled step
 Results = dict[Path, dict[str, Any]]  # the content of result.json, by folder
 
 
 def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
     """Trains `run` from its last checkpoint to its last step, and tests the best state."""
-    every = run.config.train
+    config = run.config.train
     state, step = run.begin()
     events = [  # (interval in steps, function), in this order; also at the end
-        (every.evaluate_every, run.evaluate),
-        (every.sample_every, run.sample),
-        (every.checkpoint_every, run.save),
+        (config.evaluate_every, run.evaluate),
+        (config.sample_every, run.sample),
+        (config.checkpoint_every, run.save),
     ]
-    intervals = [every.log_every, *(n for n, _ in events)]
-    with run.files(step), open_progress(run.steps, step) as progress:
+    intervals = [config.log_every, *(n for n, _ in events)]
+    with run.files(step), processes.on_first(Progress, run.steps, step) as progress:
         batches = run.batches(step, run.steps)
-        for k in call_lengths(step, run.steps, every.steps_per_call, intervals):
+        for k in call_lengths(step, run.steps, config.steps_per_call, intervals):
             take_steps = run.compiled.several_steps if k > 1 else run.compiled.one_step
             state, metrics = take_steps(state, run.put(list(itertools.islice(batches, k))))
             run.collect(metrics)
@@ -38,7 +40,7 @@ def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
             last = step == run.steps
 
             due = [event for n, event in events if last or step % n == 0]
-            logs = bool(due) or step % every.log_every == 0
+            logs = bool(due) or step % config.log_every == 0
             if logs:
                 run.log(step)
             for event in due:
@@ -52,13 +54,13 @@ def train(run: TrainingRun | Replicas, stop: Stop) -> Results:
     return {part.workdir: finish(part, last) for part, last in run.parts(state)}
 
 
-def call_lengths(start: int, stop: int, several: int, every: Sequence[int]) -> Iterator[int]:
-    """How many steps each call runs: `several`, or 1 if `several` would pass a multiple of `every`.
+def call_lengths(start: int, stop: int, several: int, intervals: Sequence[int]) -> Iterator[int]:
+    """How many steps each call runs: `several`, or 1 if `several` would pass an interval's end.
 
     So no event is missed, and two compiled programs are enough.
     """
     while start < stop:
-        free = min([stop - start, *(n - start % n for n in every)])
+        free = min([stop - start, *(n - start % n for n in intervals)])
         length = several if several <= free else 1
         yield length
         start += length
@@ -133,4 +135,7 @@ def together(
     with open_runs(configs, workdirs, about, shard) as runs:
         for run in runs:
             results |= train(run, stop)
-    return results_of(workdirs, results)
+    return [
+        results.get(workdir) or json.loads((workdir / "result.json").read_text())
+        for workdir in workdirs
+    ]

@@ -54,7 +54,7 @@ def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
     blurred = gaussian_filter(images(170, 0, size).astype(float), (0, size / 40, size / 40, 0))
     real = np.clip((blurred - 127.5) * size / 8 + 127.5, 0, 255).astype(np.uint8)
     train, validation = real[:150], real[150:]
-    moves = generated.moves({"shift": shift, "flip": True})
+    moves = generated.shift_and_flip({"shift": shift, "flip": True})
     given = jnp.asarray(train[:10] / 127.5 - 1, jnp.float32)
     copies = np.asarray(weak(jax.random.key(0), given, **moves))
     scores = memorisation(copies, train, validation, **moves)
@@ -64,8 +64,8 @@ def test_copies_that_were_moved_as_training_moves_images_are_found(size, shift):
 
 
 def test_the_moves_are_those_of_real_and_of_generated_images():
-    assert generated.moves({"shift": 3, "shift_fake": 5}) == {"shift": 5, "flip": False}
-    assert generated.moves({"flip": True}) == {"shift": 0, "flip": True}
+    assert generated.shift_and_flip({"shift": 3, "shift_fake": 5}) == {"shift": 5, "flip": False}
+    assert generated.shift_and_flip({"flip": True}) == {"shift": 0, "flip": True}
 
 
 def test_a_generator_that_copies_training_images_trips_it_and_a_sound_one_does_not():

@@ -211,8 +211,8 @@ def test_directions_and_sizes_are_tables_of_their_own_and_scenarios_columns():
 
     runs = [transfer("cnn", "a", "b"), transfer("gan_adapted", "a", "b"), transfer("cnn", "b", "a")]
     first, second = rows.Found(runs, [], [], [], []).panels
-    assert first.where == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
-    assert second.where == "b to a"
+    assert first.subset == "a to b" and list(first.columns) == ["cnn", "gan_adapted"]
+    assert second.subset == "b to a"
     (table,) = tables.score_tables(first, "test", ["accuracy"])
     assert cells(table)["all"]["Madani et al. 2018, Table 2: GAN, adapted"] == ".937"
     assert "Madani et al. 2018, Table 2 is on plco to openi" in table.notes[-1]
@@ -252,17 +252,22 @@ def test_generated_images_have_a_table():
 )
 def test_published_numbers(experiment, name, budget, value):
     panel = rows.Panel(experiment, "", 0, "", [rows.ReportRow({}, "", None, budget, "", ())])
-    columns = [*published.beside(panel, "accuracy"), *published.beside(panel, "auroc")]
+    columns = [
+        *published.paper_columns(panel, "accuracy"),
+        *published.paper_columns(panel, "auroc"),
+    ]
     assert next(p for p in columns if p.title.endswith(name)).values[budget] == value
 
 
 def test_what_sets_published_numbers_apart_is_said():
     runs = [rows.ReportRow({}, "", None, Budget(False, "a class", 50), "", ())]
     panel = rows.Panel("pneumonia_mnist", "pneumonia_mnist", 128, "", runs)
-    cautions = {p.title.partition(":")[0]: p.caution for p in published.beside(panel, "accuracy")}
+    cautions = {
+        p.title.partition(":")[0]: p.caution for p in published.paper_columns(panel, "accuracy")
+    }
     assert "EfficientNet-B3 pretrained on ImageNet" in cautions["SPARSE 2025"]
     assert "these runs" not in cautions["SPARSE 2025"]  # of the same size
-    (at_28, *_) = published.beside(panel._replace(size=28), "accuracy")
+    (at_28, *_) = published.paper_columns(panel._replace(size=28), "accuracy")
     assert "pneumonia_mnist at 128x128; these runs" in at_28.caution and "ImageNet" in at_28.caution
 
 
@@ -552,7 +557,7 @@ def test_curves_agree_with_the_metrics():
     )
     scores = metrics.scores(probs, label)
     assert np.trapezoid(*predictions.roc(said)[::-1]) == pytest.approx(scores["auroc"])
-    top, right = predictions.top_and_right(said)
+    top, right = predictions.confidence(said)
     mean, share = predictions.reliability(top, right)
     n = np.histogram(top, bins=np.linspace(0, 1, metrics.ECE_BINS + 1))[0]
     assert (np.abs(mean - share) * n[n > 0]).sum() / 200 == pytest.approx(scores["ece"])

@@ -72,7 +72,7 @@ def changes(file, arg="", overrides=(), function="sweep"):
     """What the columns of a report would say of each cell of a sweep."""
     row = {"method": "m", "data": "d", "size": 1, "seed": 0, "classes": [], "experiment": "e"}
     found = sweep.cells(str(file), arg, dict(overrides), function)
-    return {rows.to_run(row | {"cell": cell.place}, "").changes for cell in found}
+    return {rows.to_run(row | {"cell": cell.table_cell}, "").changes for cell in found}
 
 
 CHEX = ROOT / "configs" / "chex.py"

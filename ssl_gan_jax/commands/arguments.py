@@ -11,9 +11,9 @@ from ssl_gan_jax.commands.jax_setup import prepare_jax
 from ssl_gan_jax.errors import UserError
 
 
-def output(text: str | Path, what: str, folder: bool = False) -> Path:
+def output(text: str | Path, flag: str, folder: bool = False) -> Path:
     """The path of an output, see `paths.output_path` and `paths.result_path`."""
-    return paths.result_path(paths.output_path(text, what, folder), what)
+    return paths.result_path(paths.output_path(text, flag, folder), flag)
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,8 +29,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_path(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401
         """Adds an argument for a file or folder, see `paths.user_path`."""
-        what = name if name.startswith("-") else metavar
-        options["type"] = lambda text: paths.user_path(text, what)
+        flag = name if name.startswith("-") else metavar
+        options["type"] = lambda text: paths.user_path(text, flag)
         self.add_argument(name, metavar=metavar, **options)
 
     def add_output(self, name: str, metavar: str, **options: Any) -> None:  # noqa: ANN401

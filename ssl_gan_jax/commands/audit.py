@@ -42,15 +42,15 @@ def main(argv: Sequence[str]) -> int:
     if len(found.files) == len(found.path) + len(found.quarantined):  # the images are files
         report |= headers(found.files)
     write_json(out / "audit.json", report)
-    chosen = sheet(found, split)
-    black = (chosen < 0)[:, None, None, None]
-    shown = np.where(black, -1, to_float(found.image[chosen]))
+    rows = sheet(found, split)
+    black = (rows < 0)[:, None, None, None]
+    pixels = np.where(black, -1, to_float(found.image[rows]))
     with private():  # these pictures show patients
-        write_png(out / "sheet.png", grid(shown, COLUMNS))
+        write_png(out / "sheet.png", grid(pixels, COLUMNS))
     if len(pairs):
-        shown = to_float(found.image[pairs[:PAIRS].ravel()])
+        pixels = to_float(found.image[pairs[:PAIRS].ravel()])
         with private():
-            write_png(out / "duplicates.png", grid(shown, COLUMNS))
+            write_png(out / "duplicates.png", grid(pixels, COLUMNS))
     for line in summary(report):
         logging.info("%s", line)
     logging.info("%s/audit.json, sheet.png", out)

@@ -27,11 +27,11 @@ def main(args: argparse.Namespace) -> None:
     """Writes both files, and prints the calibration error before and after."""
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
-    task = inference.dataset_of(run, args.data_dir)
-    if not len(task.val):
+    dataset = inference.dataset_of(run, args.data_dir)
+    if not len(dataset.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")
     classify = jax.jit(run.method.classify)
-    fitted, _ = fit_calibration(classify, run.state, task)
+    fitted, _ = fit_calibration(classify, run.state, dataset)
     calibration.save(run.workdir, fitted)
     ending.print_result(args.json, temperature=fitted.temperature, **fitted.validation)
 

@@ -39,9 +39,9 @@ def run(call: Callable[[], int | None], verbosity: int = logging.WARNING) -> Non
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
     except OSError as error:
-        where = error.filename or "standard output"
+        path = error.filename or "standard output"
         advice = "free some space, make it readable and writable, or name another path"
-        code, cause = 2, f"{where}: {error.strerror or error}; {advice}"
+        code, cause = 2, f"{path}: {error.strerror or error}; {advice}"
     if cause := cause.replace("\n", r"\n"):  # a file's name may hold a line break
         with contextlib.suppress(OSError):
             print(f"error: {cause}", file=sys.stderr)

@@ -55,6 +55,8 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
     """How to make the model's input, and what its outputs mean; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
     equalize, aspect = data["equalize"], data["aspect"]
+    binary = len(run.classes) == 2
+    rule = f"{run.classes[-1]} if its probability >= threshold"
     return {
         "input": {
             "shape": ["batch", size, size, 1],
@@ -80,13 +82,11 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
             },
         },
         "temperature": run.calibration.temperature,  # included in the model
-        "threshold": run.calibration.threshold() if len(run.classes) == 2 else None,
+        "threshold": run.calibration.threshold() if binary else None,
         "operating_points": {
             n: p["threshold"] for n, p in run.calibration.operating_points.items()
         },
-        "decision": f"{run.classes[-1]} if its probability >= threshold"
-        if len(run.classes) == 2
-        else "the most probable class",
+        "decision": rule if binary else "the most probable class",
         "method": run.config["method"]["name"],
         "notice": "not for clinical use",
     }

@@ -38,9 +38,9 @@ def prepare_jax(replicas: int = 1, mode: str = "off") -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # what JAX raises depends on the platform
-        named = jax.config.jax_platforms or ""
+        platforms = jax.config.jax_platforms or ""
         raise UserError(
-            f"JAX_PLATFORMS={named}: JAX finds no such device here "
+            f"JAX_PLATFORMS={platforms}: JAX finds no such device here "
             f"({(str(error) or 'no reason given').splitlines()[0]}); unset it, or set it to cpu"
         ) from None
 

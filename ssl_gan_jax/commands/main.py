@@ -39,14 +39,14 @@ def main(argv: Sequence[str]) -> int:
         ending.print_result(JSON.value, **(shown if JSON.value else text))
         return 0
     chosen = (f"{k}={v} ({origin})" for k, (v, origin) in origins.items() if origin != "default")
-    logging.info("%s; all else by default", ", ".join(chosen))
+    logging.info("%s; all other keys by default", ", ".join(chosen))
     from ssl_gan_jax import train  # here, so that --help and errors in flags are fast
 
     jax_setup.prepare_jax(CONFIG.value.replicas, DISTRIBUTED.value)
     try:
         result = train.run(CONFIG.value, WORKDIR.value, stop=ending.on_signal())
     except Stopped as stopped:
-        logging.info("%s: %s; the same command goes on from there", WORKDIR.value, stopped)
+        logging.info("%s: %s; the same command resumes it", WORKDIR.value, stopped)
         return processes.STOP_CODE
     runs = result.get("runs", [result])
     for run in runs:

@@ -85,11 +85,11 @@ def read(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
-            both = list(zip(chunk, pool.map(prepared, chunk), strict=True))
-            skipped += [(p, str(x)) for p, x in both if isinstance(x, UnreadableImage)]
-            good = [(p, x) for p, x in both if not isinstance(x, UnreadableImage)]
-            if good:
-                yield [p for p, _ in good], np.stack([x for _, x in good])
+            results = list(zip(chunk, pool.map(prepared, chunk), strict=True))
+            skipped += [(p, str(x)) for p, x in results if isinstance(x, UnreadableImage)]
+            readable = [(p, x) for p, x in results if not isinstance(x, UnreadableImage)]
+            if readable:
+                yield [p for p, _ in readable], np.stack([x for _, x in readable])
 
 
 def rows(
@@ -136,7 +136,7 @@ def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence
             with open(out, encoding="utf-8", errors="replace") as file:
                 if not file.readline().startswith("path,p_"):
                     raise UserError(
-                        f"--out={out}: is there, and no table of predictions; choose another"
+                        f"--out={out}: exists and is no table of predictions; choose another"
                     )
     if overlays and overlays.resolve() in {Path(p).resolve().parent for p in images_read}:
         raise UserError(f"--explain={overlays}: holds images that are read; choose another folder")

@@ -40,10 +40,10 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     run = open_run(workdir)
     require(run, "generator")
     if run.config["data"]["size"] != reference.config["data"]["size"]:
-        raise UserError(f"{workdir}: its images are of another size than {reference.workdir}'s")
-    task = dataset_of(run)
-    train = generator_rows(task, run.config, bool(run.method.classify))
-    if min(len(train), len(task.val)) < 2:
+        raise UserError(f"{workdir}: its images and those of {reference.workdir} differ in size")
+    dataset = dataset_of(run)
+    train = generator_rows(dataset, run.config, bool(run.method.classify))
+    if min(len(train), len(dataset.val)) < 2:
         raise UserError(f"{workdir}: needs two training and two validation images or more")
     z = run.method.draw_z(jax.random.key(1), SAMPLES)
     fake = jax.jit(run.method.generate)(run.state, z)
@@ -52,13 +52,13 @@ def measure(workdir: Path, reference: FinishedRun) -> dict[str, Any]:
     def features(x: np.ndarray) -> np.ndarray:
         maps = np.concatenate([classify(x[i : i + 200]) for i in range(0, len(x), 200)])
         if maps.shape[1] % 16:
-            raise UserError(f"{reference.workdir}: its network has no last map of 4x4")
+            raise UserError(f"{reference.workdir}: its network does not end with a 4x4 map")
         return maps.reshape(len(x), 16, -1).mean(axis=1)  # over the last 4x4 map
 
     def real(rows: np.ndarray) -> np.ndarray:
-        return features(to_float(task.records.image[rows]))
+        return features(to_float(dataset.records.image[rows]))
 
-    validation = real(task.val)
+    validation = real(dataset.val)
     return {
         "feature_distance": frechet(features(np.asarray(fake)), validation),
         "feature_distance_of_training": frechet(real(train), validation),

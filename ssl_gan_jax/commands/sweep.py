@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
     values: Mapping[str, Any]  # arguments of `add`
     config: ml_collections.ConfigDict
-    place: Mapping[str, Any] = {}  # its cell in a report's tables
+    table_cell: Mapping[str, Any] = {}  # its cell in the report
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
         raise UserError(f"{file} has no function {function!r}; it has {', '.join(names)}")
     found: dict[str, Cell] = {}
 
-    def place(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
+    def table_cell(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that name the cell, and what differs from the file's config for them."""
         arguments = dict(part.partition("=")[::2] for part in filter(None, arg.split(","))) | values
         named = {k: v for k, v in arguments.items() if k in CELL_KEYS and "." not in k}
@@ -97,7 +97,7 @@ def cells(file: str, arg: str, overrides: Mapping[str, Any], function: str = "sw
                 f"{function}(add) of {file}, and --together={config.replicas} trains them as one "
                 "program"
             )
-        cell = Cell(values, config, place(config, values))
+        cell = Cell(values, config, table_cell(config, values))
         if cell.name in found:
             raise UserError(f"{file}: {function} adds {cell.name} twice")
         found[cell.name] = cell
@@ -136,8 +136,7 @@ def groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
 
 
 def run_all(
-    todo: Sequence[list[Cell]],
-    train_cells: Callable[[list[Cell]], None],
+    todo: Sequence[list[Cell]], train_cells: Callable[[list[Cell]], None]
 ) -> Iterator[tuple[Cell, str]]:
     """Trains group after group; yields each cell that failed, with the reason.
 
@@ -156,7 +155,7 @@ def run_all(
             if not processes.is_single_process():
                 raise  # the other processes may still train this cell: all must restart
             if len(group) > 1:
-                logging.warning("%s; its cells go on one by one", error)
+                logging.warning("%s; its cells are trained one by one", error)
                 queue.extendleft([cell] for cell in reversed(group))
                 continue
             if not isinstance(error, UserError):
@@ -164,10 +163,8 @@ def run_all(
             yield group[0], f"{error}" if isinstance(error, UserError) else repr(error)
         done += len(group)
         spent = time.monotonic() - start
-        logging.info(
-            "%d of %d cells, %s gone, about %s left",
-            done, total, clock(spent), clock(spent / done * (total - done)),
-        )  # fmt: skip
+        left = clock(spent / done * (total - done))
+        logging.info("%d of %d cells, %s gone, about %s left", done, total, clock(spent), left)
 
 
 def provenance() -> dict[str, str]:
@@ -243,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
             command.append("--config.data.dir=DIR")  # the folder differs between machines
         return {
             "experiment": Path(file).stem,
-            "cell": cell.place,
+            "cell": cell.table_cell,
             "command": f"python -m ssl_gan_jax.main {shlex.join([*command, '--workdir=RUN'])}",
             **origin,
         }
@@ -257,7 +254,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         failed = list(run_all(todo, train_cells))
     except Stopped as stopped:
-        logging.info("%s; the same command goes on from there", stopped)
+        logging.info("%s; the same command resumes the sweep", stopped)
         return processes.STOP_CODE
     for cell, reason in failed:
         logging.error("failed: %s: %s", cell.name, reason)

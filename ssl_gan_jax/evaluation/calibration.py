@@ -144,8 +144,8 @@ def operating_points(
     return points
 
 
-def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
-    """Fits `features` [N,F], N > 1; QUANTILE of the `others` [M,F], M > 0, get a score below 1."""
+def fit_ood_detector(features: np.ndarray, held_out: np.ndarray) -> OodDetector:
+    """Fits `features` [N,F], N > 1; QUANTILE of `held_out` [M,F], M > 0, get a score below 1."""
     from sklearn.decomposition import PCA  # here: loading it would delay the first step
 
     features = np.asarray(features, np.float64)
@@ -154,11 +154,12 @@ def fit_ood_detector(features: np.ndarray, others: np.ndarray) -> OodDetector:
     pca = PCA(r, svd_solver="full").fit(features)
     variance = np.maximum(pca.singular_values_**2 / n, 1e-12)
     # The mean over all f - r other directions; pca.noise_variance_ is over at most n - 1 - r.
-    rest = max((features.var(0).sum() - variance.sum()) / (f - r), 1e-12)
-    # The precision is I / rest - directions^T directions.
-    directions = pca.components_ * np.sqrt(np.maximum(1 / rest - 1 / variance, 0))[:, None]
-    raw = OodDetector(pca.mean_, directions, np.asarray(1 / rest))
-    limit = max(float(np.quantile(raw.score(np.asarray(others, np.float64)), QUANTILE)), 1e-12)
+    noise_variance = max((features.var(0).sum() - variance.sum()) / (f - r), 1e-12)
+    # The precision is I / noise_variance - directions^T directions.
+    gain = np.maximum(1 / noise_variance - 1 / variance, 0)
+    directions = pca.components_ * np.sqrt(gain)[:, None]
+    raw = OodDetector(pca.mean_, directions, np.asarray(1 / noise_variance))
+    limit = max(float(np.quantile(raw.score(np.asarray(held_out, np.float64)), QUANTILE)), 1e-12)
     parts = pca.mean_, directions / np.sqrt(limit), raw.scale / limit
     return OodDetector(*(np.asarray(part, np.float32) for part in parts))
 

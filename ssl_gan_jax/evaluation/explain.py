@@ -20,7 +20,7 @@ from PIL import Image
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import batched
-from ssl_gan_jax.inference import BATCH, FinishedRun, require
+from ssl_gan_jax.inference import FinishedRun, require
 from ssl_gan_jax.types import Array, Method, TrainState
 
 
@@ -63,7 +63,7 @@ def explainer(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
     """`heatmaps`, compiled once: uint8 images [N,S,S,1] -> [N,8,8]."""
     require(run, "classifier")
     compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images),))
-    return lambda images: batched(compiled, images, BATCH)[0]
+    return lambda images: batched(compiled, images)[0]
 
 
 def enlarge(picture: np.ndarray, side: int) -> np.ndarray:

@@ -15,7 +15,7 @@ CANDIDATES = 8  # training images that each image is compared with pixel by pixe
 BLOCK = 64  # images that are compared at once; bounds the memory
 
 
-def moves(method: Mapping[str, Any]) -> dict[str, Any]:
+def shift_and_flip(method: Mapping[str, Any]) -> dict[str, Any]:
     """The `shift` and `flip` of `nearest`: those of the training images under these settings.
 
     A generator that copies may copy images as training has shifted and mirrored them.
@@ -64,7 +64,7 @@ def memorisation(
       samples: [N,H,W,1] float32 in [-1,1], of G.
       train: [M,H,W,1] uint8, the images that G was trained on.
       validation: [V,H,W,1] uint8; COMPARED of them are used.
-      shift: how far training shifts images, in pixels, see `moves` and `nearest`.
+      shift: how far training shifts images, in pixels, see `shift_and_flip` and `nearest`.
       flip: whether training mirrors images.
 
     Returns:
@@ -103,7 +103,7 @@ def _candidates(images: np.ndarray, small: np.ndarray, shift: int) -> np.ndarray
         (to_y, from_y), (to_x, from_x) = _overlap(down), _overlap(right)
         moved[:, to_y, to_x] = images[:, from_y, from_x]
         x = _small(moved)
-        whole = np.isfinite(x[0])  # the small pixels of which the shift left no part empty
+        whole = np.isfinite(x[0])  # small pixels that the shift left without a gap
         x, weight = np.where(whole, x, 0), whole.astype(np.float32) / max(1, whole.sum())
         gap = (x * x) @ weight[:, None] - 2 * (x * weight) @ small.T + weight @ squares.T
         np.minimum(least, gap, out=least)
@@ -122,9 +122,9 @@ def _aligned(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
         product = fft.rfft2(x, shape) * np.conj(fft.rfft2(y, shape))
         return fft.irfft2(product, shape)[:, reach][:, :, reach]
 
-    one = np.ones_like(a[:1])
-    total = correlation(a * a, one) - 2 * correlation(a, b) + correlation(one, b * b)
-    mean = np.maximum(total, 0) / correlation(one, one)
+    ones = np.ones_like(a[:1])
+    total = correlation(a * a, ones) - 2 * correlation(a, b) + correlation(ones, b * b)
+    mean = np.maximum(total, 0) / correlation(ones, ones)
     return np.sqrt(mean.min(axis=(1, 2)))
 
 

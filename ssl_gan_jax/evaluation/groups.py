@@ -11,18 +11,18 @@ from ssl_gan_jax.evaluation import metrics
 SMALLEST = 10  # images of a group; scores of fewer images mean little
 
 
-def splits(task: Dataset) -> dict[str, dict[str, Any]]:
+def splits(dataset: Dataset) -> dict[str, dict[str, Any]]:
     """Images, patients, images a class and (if there are several) images a site of each split.
 
     JSON-ready; for `result.json`. `patients` is None if the data name no patients. Classes of the
     unlabelled training images are not counted.
     """
-    records, found = task.records, {}
+    records, found = dataset.records, {}
     parts = {
-        "labelled": task.labeled,
-        "unlabelled": task.unlabeled,
-        "validation": task.val,
-        "test": task.test,
+        "labelled": dataset.labeled,
+        "unlabelled": dataset.unlabeled,
+        "validation": dataset.val,
+        "test": dataset.test,
     }
     for name, rows in parts.items():
         found[name] = {"images": len(rows), "patients": None}

@@ -51,7 +51,7 @@ def logits_of(
 
 
 def batched(
-    function: Callable[[np.ndarray], Sequence[Any]], images: np.ndarray, batch_size: int
+    function: Callable[[np.ndarray], Sequence[Any]], images: np.ndarray, batch_size: int = 64
 ) -> list[np.ndarray]:
     """Each output of `function`, float64 [N,...], for uint8 `images` [N,H,W,1].
 

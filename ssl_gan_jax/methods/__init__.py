@@ -86,9 +86,9 @@ def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) 
                 "features [B,F]: let the network return both"
             )
     if method.generate:
-        made = jax.eval_shape(lambda: method.generate(state, method.draw_z(state.rng, len(images))))
-        if getattr(made, "shape", None) != images.shape:
-            raise UserError(f"{name}: generate gives {_shown(made)}; it must give {images.shape}")
+        out = jax.eval_shape(lambda: method.generate(state, method.draw_z(state.rng, len(images))))
+        if getattr(out, "shape", None) != images.shape:
+            raise UserError(f"{name}: generate gives {_shown(out)}; it must give {images.shape}")
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401

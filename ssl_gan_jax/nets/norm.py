@@ -79,14 +79,14 @@ class WeightNorm(nn.Module):
         x, w = x.astype(self.dtype), w.astype(self.dtype)
         y = strided_conv(x, w) if self.kind == "conv" else x @ w
         # init() calls this with the first batch, whose outputs set the two parameters.
-        first = y.astype(jnp.float32).reshape(-1, self.features)
+        outputs = y.astype(jnp.float32).reshape(-1, self.features)
 
         def inverse_std(_: Array) -> Array:
-            variance = first.var(0)
+            variance = outputs.var(0)
             return jnp.where(variance > 1e-8, lax.rsqrt(variance + 1e-8), 1.0)
 
         scale = self.param("scale", inverse_std)
-        bias = self.param("bias", lambda key: -first.mean(0) * inverse_std(key))
+        bias = self.param("bias", lambda key: -outputs.mean(0) * inverse_std(key))
         if not self.learn_scale:
             scale = lax.stop_gradient(scale)
         return y * scale.astype(self.dtype) + bias.astype(self.dtype)

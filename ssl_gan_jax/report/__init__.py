@@ -1,8 +1,8 @@
-"""Tables and figures of many runs, beside the numbers of the papers.
+"""Tables and figures of many runs, next to the numbers of the papers.
 
-`rows` finds runs and puts them in their place, `tables` averages them, `predictions` is what a run
-predicted for its test images, `answers` says in sentences what they show, `published` holds the
-papers' numbers; `figures` draws, and `page` writes by the template `page.html`.
+`rows` finds and sorts the runs, `tables` averages them, `predictions` reads their test predictions,
+`answers` states the differences in sentences, `published` has the papers' numbers, `figures` draws,
+and `page` fills the template `page.html`.
 """
 
 import json
@@ -17,10 +17,14 @@ from ssl_gan_jax.report import page, rows
 def write(
     paths: Sequence[Path], out: Path, rows_file: Path | None = None, real_images: bool = False
 ) -> rows.Found:
-    """Writes out/report.html and out/report.md about the runs below `paths`; what it found.
+    """Writes out/report.html and out/report.md about the runs below `paths`; returns the runs.
 
-    `rows_file` takes the finished rows, one a line, sorted: to be committed, and as good a path as
-    the folders but for the figures. `real_images` shows training images, which may be patients.
+    Args:
+      paths: run folders, folders above them, or .jsonl files of rows.
+      out: folder of the report.
+      rows_file: gets the rows of the finished runs, sorted, one a line. It can replace the folders
+        in `paths`, but has no figures except for the scores.
+      real_images: show training images, which may show patients.
 
     Raises:
       UserError: bad paths or lines, nothing to report, or a file that cannot be written.

@@ -1,4 +1,4 @@
-"""What the runs show, in sentences: the best method at each label budget, and its baseline."""
+"""The best method at each label budget and its difference to the baseline, in sentences."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ssl_gan_jax.report.tables import (
 
 
 class Answer(NamedTuple):
-    """The best method of a budget; `shown`: its interval against the baseline excludes 0."""
+    """The best method of a budget; `shown`: the interval of the difference excludes 0."""
 
     budget: Budget
     best: str
@@ -28,30 +28,30 @@ class Answer(NamedTuple):
 
 
 def answers(panel: Panel) -> Iterator[Answer]:
-    """One for each budget that has a score: AUROC, or accuracy if no run has an AUROC.
+    """An answer for each budget with a score: AUROC, or accuracy if no run has an AUROC.
 
-    A method with several seeds goes before any with a single one, whatever its score.
+    A method with several seeds ranks before methods with a single seed.
     """
     part = panel.part
     columns = columns_of(panel, part) if part else {}
     metric = "auroc" if any(run.score("auroc") for run in panel.runs) else "accuracy"
     for budget in panel.budgets:
         runs = {name: at_budget(column, budget) for name, column in columns.items()}
-        means = {name: e for name, some in runs.items() if (e := mean_score(some, metric))}
+        means = {name: e for name in runs if (e := mean_score(runs[name], metric))}
         ranked = sorted(means, key=lambda name: (means[name].n > 1, means[name].mean), reverse=True)
         if not ranked:
             continue
         best, *others = ranked
         score = f"{NAMES[metric]} {score_cell(runs[best], metric)}, {part} images"
         rival = baseline_of(best, columns)
-        if rival not in means:  # the best is the baseline itself, or has none
+        if rival not in means:  # the best method is a baseline, or has no baseline
             rival = next(iter(others), None)
         gap = difference(runs[best], runs[rival], metric) if rival else None
         yield Answer(budget, best, score, _in_words(gap, rival), _is_shown(gap))
 
 
 def verdict(found: list[Answer]) -> str:
-    """At how many budgets a difference is shown."""
+    """The number of budgets at which a difference is shown."""
     shown = sum(answer.shown for answer in found)
     budgets = "label budget" if len(found) == 1 else "label budgets"
     return f"difference shown at {shown} of {len(found)} {budgets}" if found else "no scores"

@@ -1,4 +1,4 @@
-"""A run's model card: what it was trained on, how good it is, what it is not for."""
+"""A run's model card: its training data, scores, intended use and warnings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,26 +12,26 @@ from ssl_gan_jax.report.markdown import markdown_table, plain
 
 USE = (
     "Research on semi-supervised learning with few labels. **Not for clinical use**: it is no "
-    "medical device, was tested on the images below alone, and must not inform the care of anybody."
+    "medical device, was tested only on the images below, and must not inform a patient's care."
 )
 WARNINGS = (
-    "Generated X-rays are synthetic: they show no patient, and nothing may be concluded from them "
-    "about one. A generator may also repeat or blend training images: do not publish its images as "
-    "anonymous data without a check of their distance to the training images.",
-    "Training with generated images can fix biases of the labelled images, and of the few labels "
-    "drawn, into the classifier; scores on another hospital's images are lower as a rule.",
+    "Generated X-rays are synthetic: they show no patient, and say nothing about a patient. A "
+    "generator may repeat or blend training images: do not publish its images as anonymous data "
+    "without a check of their distance to the training images.",
+    "Training with generated images can amplify biases of the few labelled images. Scores on "
+    "images of another hospital are usually lower.",
     "The threshold was chosen on validation images, whose share of positives may differ from that "
-    "of the place of use; predictive values move with that share.",
-    "The out-of-distribution score recognises what is no chest X-ray, or turned or inverted. It "
-    "does not recognise every mirrored image or other hospital.",
+    "of the place of use; predictive values depend on that share.",
+    "The out-of-distribution score detects images that are not chest X-rays, or are rotated or "
+    "inverted. It does not detect all mirrored images and all images of other hospitals.",
 )
 
 
 def describe(
     config: Mapping[str, Any], result: Mapping[str, Any], fitted: Calibration
 ) -> dict[str, Any]:
-    """The card as JSON: intended use and warnings, then config, result and calibration."""
-    places = ("dir", "cache_dir")  # say nothing of the run, and much of the machine
+    """The card as JSON: intended use, warnings, config, result and calibration."""
+    places = ("dir", "cache_dir")  # folders of the machine
     data = {key: value for key, value in config["data"].items() if key not in places}
     return {
         "intended_use": USE.replace("**", ""),
@@ -82,7 +82,7 @@ def render(card: Mapping[str, Any]) -> str:
         ]
     else:
         parts += ["None: this run has no classifier, or was not tested."]
-    if by := fitted["validation"]:
+    if validation := fitted["validation"]:
         shown = ("sensitivity", "specificity")
         rows = [
             [k, f"{p['threshold']:.4f}", *(_interval(p[m]) for m in shown)]
@@ -90,24 +90,25 @@ def render(card: Mapping[str, Any]) -> str:
         ]
         parts += [
             "## Calibration and operating points",
-            f"Temperature {fitted['temperature']:.3g}, by {by['n']} validation images: expected "
-            f"calibration error there {by['ece_before']:.3f} before, {by['ece']:.3f} after.",
+            f"Temperature {fitted['temperature']:.3g}, from {validation['n']} validation images; "
+            f"their expected calibration error is {validation['ece_before']:.3f} before, "
+            f"{validation['ece']:.3f} after.",
             *markdown_table(["point", "threshold", *shown], rows),
         ]
-    if made := result.get("samples"):
+    if samples := result.get("samples"):
         parts += [
             "## Generated images",
-            f"Median distance to the nearest training image {made['nearest_train']:.1f} gray "
-            f"levels, of validation images {made['nearest_train_of_validation']:.1f}; nearer than "
-            f"99 % of the validation images: {made['copies']:.0%} of the samples. Images are "
-            "compared pixel by pixel, shifted (and mirrored) as training does: copies that were "
-            "moved further, turned, scaled, made brighter or blended are not found.",
+            f"Median distance to the nearest training image: {samples['nearest_train']:.1f} gray "
+            f"levels (validation images: {samples['nearest_train_of_validation']:.1f}). "
+            f"{samples['copies']:.0%} of the samples are nearer than 99 % of the validation "
+            "images. Images are compared pixel by pixel, shifted (and mirrored) as in training; "
+            "copies that are shifted further, rotated, scaled, brighter or blended are not found.",
         ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_card(workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Writes both files into the folder of a finished run with this config and result."""
+    """Writes model_card.json and MODEL_CARD.md into the folder of a finished run."""
     card = describe(config, result, calibration.load(workdir))
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:

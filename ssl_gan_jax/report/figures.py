@@ -1,4 +1,4 @@
-"""Figures as self-contained images: matplotlib without a screen or global state."""
+"""Figures as data: URIs, made by matplotlib without a screen or global state."""
 
 import base64
 import io
@@ -18,11 +18,11 @@ from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import grid
 from ssl_gan_jax.report import predictions, tables
-from ssl_gan_jax.report.published import beside
+from ssl_gan_jax.report.published import paper_columns
 from ssl_gan_jax.report.rows import Budget, Panel, ReportRow, read_json
 from ssl_gan_jax.report.tables import NAMES, mean_score
 
-# Okabe and Ito's colours, told apart by the colour-blind; then the same with other lines.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; then with other lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 LINES = ("-", "--", ":", "-.")
 STYLE = {
@@ -32,14 +32,14 @@ STYLE = {
     "grid.alpha": 0.3,
     "legend.fontsize": 9,
     "legend.frameon": False,
-    "svg.hashsalt": "ssl_gan_jax",  # the same figure, the same bytes
-    "text.parse_math": False,  # names of settings may hold a $
+    "svg.hashsalt": "ssl_gan_jax",  # equal figures have equal bytes
+    "text.parse_math": False,  # names of settings may contain a $
 }
 MAX_PIXELS = 4096**2
 
 
 class Picture(NamedTuple):
-    """An image as a data: URI, with the words for who cannot see it."""
+    """An image as a data: URI, with its alternative text and caption."""
 
     uri: str
     alt: str
@@ -47,7 +47,7 @@ class Picture(NamedTuple):
 
 
 def of_panel(panel: Panel, real_images: bool = False) -> dict[str, list[Picture]]:
-    """All figures that the panel's rows and folders allow, by what they show."""
+    """All figures that the panel's rows and folders allow, by title."""
     kinds = {
         "Scores over labels": learning_curves(panel),
         "ROC and calibration": prediction_curves(panel),
@@ -56,11 +56,11 @@ def of_panel(panel: Panel, real_images: bool = False) -> dict[str, list[Picture]
         "Generated images": sample_grids(panel),
         "Real images": real_grid(panel) if real_images else (),
     }
-    return {title: drawn for title, kind in kinds.items() if (drawn := list(kind))}
+    return {title: pictures for title, kind in kinds.items() if (pictures := list(kind))}
 
 
 def learning_curves(panel: Panel) -> Iterator[Picture]:
-    """Accuracy and AUROC over labels, of experiments with several budgets."""
+    """Accuracy and AUROC over the number of labels, if there are several budgets."""
     part = panel.part
     limited = [budget for budget in panel.budgets if not budget.is_all]  # for a log axis
     if len(limited) < 2 or part is None:
@@ -77,8 +77,8 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
             colours.setdefault(runs[0].method, _line(i)["color"])
             points = []
             for budget in limited:
-                judged = [run for run in runs if (run.part, run.budget) == (part, budget)]
-                if e := mean_score(judged, metric):
+                scored = [run for run in runs if (run.part, run.budget) == (part, budget)]
+                if e := mean_score(scored, metric):
                     span = (e.mean, e.mean) if e.low is None else (e.low, e.high)
                     points.append((images(budget), e.mean, *span))
             if points:
@@ -87,7 +87,7 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
                 axes.fill_between(x, low, high, color=_line(i)["color"], alpha=0.15, linewidth=0)
         if not axes.lines:
             continue
-        for paper in beside(panel, metric) if part == "test" else ():
+        for paper in paper_columns(panel, metric) if part == "test" else ():
             values = {images(b): v for b, v in paper.values.items() if not b.is_all}
             if values and paper.method:
                 style = {"color": colours.get(paper.method, "#777777"), "linestyle": (0, (4, 3))}
@@ -96,38 +96,29 @@ def learning_curves(panel: Panel) -> Iterator[Picture]:
         axes.set_xscale("log")
         axes.minorticks_off()
         axes.set_xticks(ticks, labels=[f"{x:g}" for x in ticks], rotation=45)
-        what = f"{NAMES[metric]} over the number of labelled images, {panel.title}"
+        alt = f"{NAMES[metric]} over the number of labelled images, {panel.title}"
         caption = f"{NAMES[metric]} on {part} images; bands: 95 % t-intervals; dashed: papers."
-        yield _picture(figure, what, caption)
+        yield _picture(figure, alt, caption)
 
 
 def prediction_curves(panel: Panel) -> Iterator[Picture]:
     """ROC and reliability, before and after calibration, of each budget: runs thin, mean thick."""
+    roc = predictions.roc_curves, "false positive rate", "true positive rate"
+    reliability = predictions.reliability_curves, "largest probability", "share correct"
+    kinds = (
+        ("ROC curves", predictions.read, *roc),
+        ("Calibration before temperature scaling", predictions.read, *reliability),
+        ("Calibration after temperature scaling", predictions.read_calibrated, *reliability),
+    )
     for budget in panel.budgets:
-        # The predictions are of test images, which say nothing of runs made for tuning.
-        raw, after = (
-            {
-                name: [
-                    p
-                    for run in tables.at_budget(runs, budget)
-                    if run.folder and run.part == "test" and (p := read(run.folder))
-                ]
-                for name, runs in panel.columns.items()
-            }
-            for read in (predictions.read, predictions.read_calibrated)
-        )
-        roc = predictions.roc_curves, "false positive rate", "true positive rate"
-        reliability = predictions.reliability_curves, "largest probability", "share right"
-        for kind, found, (curves_of, x, y) in (
-            ("ROC curves", raw, roc),
-            ("Calibration before temperature scaling", raw, reliability),
-            ("Calibration after temperature scaling", after, reliability),
-        ):
+        for kind, read, curves_of, x, y in kinds:
             figure, axes = _figure(x, y)
             axes.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":")
             counts = []
-            for i, (name, of_runs) in enumerate(found.items()):
-                if curves := curves_of(of_runs):
+            for i, (name, runs) in enumerate(panel.columns.items()):
+                tested = [run for run in tables.at_budget(runs, budget) if run.part == "test"]
+                found = [p for run in tested if run.folder and (p := read(run.folder))]
+                if curves := curves_of(found):
                     for curve in curves[:-1]:
                         axes.plot(*curve, alpha=0.35, **_line(i) | {"linewidth": 0.6})
                     axes.plot(*curves[-1], label=_label(name), **_line(i))
@@ -139,13 +130,13 @@ def prediction_curves(panel: Panel) -> Iterator[Picture]:
 
 
 def confusions(panel: Panel) -> Iterator[Picture]:
-    """Test images of each class by the class they were called, of a run of each column."""
+    """Counts of test images by true and predicted class, for a run of each column."""
     for which, run in _examples(panel, "predictions.csv"):
         if run.part != "test" or not (p := predictions.read(run.folder)):
             continue
         counts = predictions.counts(p)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        figure, axes = _figure("called", "class")
+        figure, axes = _figure("predicted class", "true class")
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.grid(False)
         for (row, column), n in np.ndenumerate(counts):
@@ -162,7 +153,7 @@ def confusions(panel: Panel) -> Iterator[Picture]:
 
 
 def training_curves(panel: Panel) -> Iterator[Picture]:
-    """Loss terms and validation AUROC over steps, of a run of each column."""
+    """Loss terms and validation AUROC over steps, for a run of each column."""
     for which, run in _examples(panel, "metrics.jsonl"):
         lines = read_lines(run.folder / "metrics.jsonl")
         figure, above, below = _figure("step", "loss terms", "AUROC")
@@ -177,7 +168,7 @@ def training_curves(panel: Panel) -> Iterator[Picture]:
 
 
 def sample_grids(panel: Panel) -> Iterator[Picture]:
-    """The newest samples of a run of each column that draws any."""
+    """The newest generated images, for a run of each column that has any."""
     for which, run in _examples(panel, "samples/*.png"):
         path = max(run.folder.glob("samples/*.png"))
         try:
@@ -185,37 +176,37 @@ def sample_grids(panel: Panel) -> Iterator[Picture]:
                 if image.width * image.height > MAX_PIXELS:
                     continue
                 pixels = np.asarray(image.convert("L"))
-        except (OSError, ValueError, SyntaxError):  # the last is Pillow's for a broken PNG
+        except (OSError, ValueError, SyntaxError):  # SyntaxError: a damaged PNG
             continue
         which = f"{which}, step {path.stem.lstrip('0')}"
-        caption = f"Generated, no patient: {which}. Same z where the networks' z sizes agree."
+        caption = f"Generated, no patient: {which}. Same z if the networks' z sizes agree."
         yield _png(pixels, f"Grid of generated images, {which}", caption)
 
 
 def real_grid(panel: Panel) -> Iterator[Picture]:
-    """Up to 64 labelled training images of the panel's data. They may show patients.
+    """Up to 64 labelled training images of the panel's data, which may show patients.
 
     Raises:
       UserError: the data cannot be opened as the run's config says.
     """
-    from ssl_gan_jax.data import dataset  # TensorFlow: only if asked for
+    from ssl_gan_jax.data import dataset  # here, because it imports TensorFlow
 
     for _, run in list(_examples(panel, "config.json"))[:1]:
         path = run.folder / "config.json"
         try:
             opened = dataset.open_dataset(read_json(path.read_bytes())["data"], run.seed)
-            if noted := run.row.get("fingerprint"):  # not of runs of earlier versions
-                dataset.check_data(run.folder, opened, run.row["classes"], noted)
+            if fingerprint := run.row.get("fingerprint"):  # missing in earlier versions
+                dataset.check_data(run.folder, opened, run.row["classes"], fingerprint)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path}: does not say which data") from None
         images = opened.records.image[opened.labeled[:64]]
-        caption = "WARNING: real training images, which may show patients: keep this page to "
-        caption += f"those whom the terms of {panel.data} allow to see them."
+        caption = "WARNING: real training images, which may show patients: the terms of "
+        caption += f"{panel.data} say who may see this page."
         yield _png(grid(to_float(images), columns=8), "Grid of real training images", caption)
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The readable lines of metrics.jsonl: a crash may have torn the last."""
+    """The complete lines of metrics.jsonl: a crash may have cut the last."""
     lines = []
     for line in path.read_bytes().splitlines():
         try:
@@ -226,10 +217,10 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def _examples(panel: Panel, needs: str) -> Iterator[tuple[str, ReportRow]]:
-    """A run of each column whose folder has such a file, and its name; if it can, of one budget."""
+    """For each column a run with a file like `needs`, and a name; first of the commonest budget."""
     commonest = max(panel.budgets, key=[run.budget for run in panel.runs].count)
     for name, runs in panel.columns.items():
-        for run in sorted(runs, key=lambda run: (run.budget != commonest, run.place)):
+        for run in sorted(runs, key=lambda run: (run.budget != commonest, run.sort_key)):
             if run.folder and next(run.folder.glob(needs), None):
                 yield f"{name}, labels: {run.budget}, seed {run.seed}", run
                 break
@@ -241,25 +232,25 @@ def _series(lines: Sequence[dict], key: str) -> tuple[list, list]:
 
 
 def _label(name: str) -> str:
-    """As it stands: legends leave out what begins with _, and SVG takes no control letters."""
+    """A label for matplotlib, which hides labels with a leading _, and for SVG."""
     text = "".join(letter if letter.isprintable() else " " for letter in name)
     return f" {text}" if text.startswith("_") else text
 
 
 def _line(i: int) -> dict:
-    which = LINES[i // len(COLOURS) % len(LINES)]
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": which, "linewidth": 1.6}
+    style = LINES[i // len(COLOURS) % len(LINES)]
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": style, "linewidth": 1.6}
 
 
 def _figure(x: str, *ys: str) -> tuple[Figure | Axes, ...]:
-    """The figure, and one axes for each of `ys`, below one another."""
+    """A figure with axes for each of `ys`, one below the other."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-        every = np.ravel(figure.subplots(len(ys), sharex=True, height_ratios=[2, 1][: len(ys)]))
-    for axes, y in zip(every, ys, strict=True):
+        plots = np.ravel(figure.subplots(len(ys), sharex=True, height_ratios=[2, 1][: len(ys)]))
+    for axes, y in zip(plots, ys, strict=True):
         axes.set_ylabel(y)
-    every[-1].set_xlabel(x)
-    return figure, *every
+    plots[-1].set_xlabel(x)
+    return figure, *plots
 
 
 def _picture(figure: Figure, alt: str, caption: str) -> Picture:
@@ -268,7 +259,7 @@ def _picture(figure: Figure, alt: str, caption: str) -> Picture:
         if labels := [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]:
             columns = 2 if max(map(len, labels)) < 25 else 1
             figure.set_figheight(4 + 0.2 * len(labels) / columns)
-            figure.legend(loc="outside lower center", ncols=columns)  # where it hides nothing
+            figure.legend(loc="outside lower center", ncols=columns)
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     return Picture(_uri(file, "svg+xml"), alt, caption)
 

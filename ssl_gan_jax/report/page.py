@@ -19,13 +19,13 @@ WARNING = (
     "Generated images show no patient."
 )
 METHOD = (
-    "A run is one seed, with its own draw of labels, weights and order. Cells are means over runs "
-    "with 95 % t-intervals; n is the number of runs. With n=1 the interval (*) is that run's own, "
+    "A run has one seed for its labels, weights and order. Cells are means over runs with 95 % "
+    "t-intervals; n is the number of runs. If n is 1, the interval (*) is that of the run, "
     "from a bootstrap over patients, and says nothing about other seeds. Differences are paired by "
     "seed; p is from the paired t-test, two-sided, not corrected for the number of comparisons. "
-    f"{tables.UNDEFINED} is undefined or not run. Columns named after a paper are its own numbers.",
-    "The best method of a number of labels has the highest mean on the very images that are shown, "
-    "so its lead is optimistic. A difference is shown where its 95 % interval excludes 0.",
+    f"{tables.UNDEFINED} is undefined or not run. Columns with a paper's name are its numbers.",
+    "The best method for a number of labels has the highest mean on the images of the table, so "
+    "its lead is optimistic. A difference is shown if its 95 % interval excludes 0.",
 )
 PAGE = jinja2.Environment(
     loader=jinja2.PackageLoader("ssl_gan_jax.report", ""),
@@ -37,7 +37,7 @@ PAGE = jinja2.Environment(
 
 
 class Section(NamedTuple):
-    """A heading and what stands below it; the tables of `more` are folded away."""
+    """A section of the report; the tables of `more` are folded."""
 
     title: str
     answers: list[Answer]
@@ -48,17 +48,17 @@ class Section(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The answers in a few words."""
+        """A summary of the answers."""
         return answers.verdict(self.answers)
 
     @property
     def folded(self) -> str:
-        """The metrics of `more`."""
+        """The names of the metrics of `more`."""
         return ", ".join(dict.fromkeys(table.title.partition(",")[0] for table in self.more))
 
 
 def sections(found: Found, real_images: bool = False) -> list[Section]:
-    """One for each panel; of a single run, its errors too."""
+    """A section for each panel; the section of a single run also has its errors."""
     panels = [_section(panel, real_images) for panel in found.panels]
     if len(found.runs) == 1 and (folder := found.runs[0].folder):
         p = predictions.read(folder)
@@ -68,7 +68,7 @@ def sections(found: Found, real_images: bool = False) -> list[Section]:
 
 
 def html(found: Found, parts: Sequence[Section]) -> str:
-    """A page that loads nothing and needs no script."""
+    """The page, which loads nothing and has no scripts."""
     counts = len(found.runs), len(found.unfinished), len(found.unreadable)
     return PAGE.get_template("page.html").render(
         title=TITLE,
@@ -80,7 +80,7 @@ def html(found: Found, parts: Sequence[Section]) -> str:
 
 
 def markdown(parts: Sequence[Section]) -> str:
-    """The tables alone, under the titles of their sections."""
+    """The tables as Markdown, under the titles of their sections."""
     lines = []
     for part in parts:
         shown = [*part.tables, *part.more]
@@ -96,10 +96,10 @@ def _notes(found: Found) -> list[str]:
         "Unfinished": found.unfinished,
         "Unreadable": found.unreadable,
         "Left out, because another run has the same cell and seed": found.repeated,
-        "Lines that are no results": found.others,
+        "Lines that are not results": found.others,
     }
     notes = [*METHOD, *(_count(found.runs, key) for key in ("commit", "machine") if found.runs)]
-    return notes + [f"{what}: {', '.join(names)}." for what, names in named.items() if names]
+    return notes + [f"{title}: {', '.join(names)}." for title, names in named.items() if names]
 
 
 def _count(runs: Sequence[ReportRow], key: str) -> str:
@@ -118,9 +118,9 @@ def _section(panel: Panel, real_images: bool) -> Section:
     shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []
     for classes in sorted({tuple(run.row.get("classes") or ()) for run in panel.runs}):
-        if len(classes) == 2:  # the last is what sensitivity, AUPRC and thresholds are about
+        if len(classes) == 2:  # sensitivity, AUPRC and thresholds are those of the last
             notes.append(f"Positive class: {classes[-1]}; the other: {classes[0]}.")
-    notes.append(_count(panel.runs, "commit"))  # another may give other numbers
+    notes.append(_count(panel.runs, "commit"))  # other code may give other numbers
     if any(run.part == "validation" for run in panel.runs):
         notes.append("Some runs were not tested: their tables are of validation images.")
     pictures = figures.of_panel(panel, real_images)

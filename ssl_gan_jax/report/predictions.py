@@ -1,4 +1,4 @@
-"""What one run said of its test images: read back from predictions.csv, counted and drawn."""
+"""Test predictions of a run, from predictions.csv: tables and curves."""
 
 import csv
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from ssl_gan_jax.evaluation.metrics import ECE_BINS, csv_cell, log_odds
 from ssl_gan_jax.report.rows import read_json
 from ssl_gan_jax.report.tables import Table, number
 
-POINTS = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
-WORST = 10  # errors that are named
+RATES = np.linspace(0, 1, 101)  # false positive rates at which ROC curves are averaged
+WORST = 10  # errors in the table
 Curve = tuple[np.ndarray, np.ndarray]
 
 
 class Predictions(NamedTuple):
-    """Of N labelled test images."""
+    """The predictions for N labelled test images."""
 
     classes: list[str]
     path: list[str]
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
 
 
 def read(folder: Path) -> Predictions | None:
-    """What `metrics.write_predictions` wrote into a run's folder; None if it is not readable."""
+    """The predictions.csv of a run's folder; None if it cannot be read."""
     try:
         with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
@@ -38,7 +38,7 @@ def read(folder: Path) -> Predictions | None:
         index = {csv_cell(name): k for k, name in enumerate(classes)}
         rows = [row for row in rows if row[1]]
         probs = np.array([row[2 : 2 + len(classes)] for row in rows], np.float64)
-        label, decision = ([index[row[at]] for row in rows] for at in (1, 2 + len(classes)))
+        label, decision = ([index[row[column]] for row in rows] for column in (1, 2 + len(classes)))
     except (OSError, ValueError, KeyError, IndexError, csv.Error):
         return None
     if not probs.size or not np.isfinite(probs).all():
@@ -48,7 +48,7 @@ def read(folder: Path) -> Predictions | None:
 
 
 def read_calibrated(folder: Path) -> Predictions | None:
-    """The same after temperature scaling; None also if the run has no temperature."""
+    """The predictions after temperature scaling; None if the run has no temperature."""
     p = read(folder)
     try:
         temperature = read_json((folder / "calibration.json").read_bytes())["temperature"]
@@ -61,29 +61,29 @@ def read_calibrated(folder: Path) -> Predictions | None:
 
 
 def counts(p: Predictions) -> np.ndarray:
-    """[K,K]: images of each class (rows) by the class they were called (columns)."""
+    """[K,K]: images of each true class (rows) and predicted class (columns)."""
     return confusion_matrix(p.label, p.decision, labels=range(len(p.classes)))
 
 
 def confusion(p: Predictions) -> Table:
-    """How many images of each class were called what."""
+    """`counts` as a table."""
     rows = [[name, *map(str, row)] for name, row in zip(p.classes, counts(p).tolist(), strict=True)]
     return Table("Confusion, test images", ["is", *(f"called {c}" for c in p.classes)], rows)
 
 
 def worst_errors(p: Predictions) -> Table:
-    """The wrong decisions whose own class was given the least probability, by file name."""
-    own = p.probs[np.arange(len(p.label)), p.label]
-    order = np.argsort(own, kind="stable")
+    """The wrong decisions with the smallest probability of the true class, by file name."""
+    of_truth = p.probs[np.arange(len(p.label)), p.label]
+    order = np.argsort(of_truth, kind="stable")
     wrong = [i for i in order if p.decision[i] != p.label[i]][:WORST]
     name = p.classes
-    rows = [[p.path[i], name[p.label[i]], name[p.decision[i]], number(own[i])] for i in wrong]
+    rows = [[p.path[i], name[p.label[i]], name[p.decision[i]], number(of_truth[i])] for i in wrong]
     header = ["file", "is", "called", "probability of its class"]
     return Table("Worst errors, test images", header, rows)
 
 
 def roc(p: Predictions) -> Curve | None:
-    """False and true positive rates [P] of two classes, from 0 to 1; None where undefined."""
+    """False and true positive rates [P] of two classes, from 0 to 1; None if undefined."""
     if len(p.classes) != 2 or len(set(p.label)) < 2:
         return None
     fp, tp, _ = roc_curve(p.label, log_odds(p.probs)[:, 1], drop_intermediate=False)
@@ -91,28 +91,28 @@ def roc(p: Predictions) -> Curve | None:
 
 
 def roc_curves(predictions: Sequence[Predictions]) -> list[Curve]:
-    """One for each run where it is defined, and last the mean of their true positive rates."""
+    """The curve of each run that has one, and last the mean of their true positive rates."""
     curves = [curve for p in predictions if (curve := roc(p))]
     if not curves:
         return []
-    mean = np.mean([np.interp(POINTS, x, y) for x, y in curves], axis=0)
-    return [*curves, (np.append(0, POINTS), np.append(0, mean))]
+    mean = np.mean([np.interp(RATES, x, y) for x, y in curves], axis=0)
+    return [*curves, (np.append(0, RATES), np.append(0, mean))]
 
 
 def reliability_curves(predictions: Sequence[Predictions]) -> list[Curve]:
-    """One for each run, and last that of all runs' images together."""
+    """The curve of each run, and last that of the images of all runs."""
     if not predictions:
         return []
-    top, right = (np.concatenate(x) for x in zip(*map(top_and_right, predictions), strict=True))
-    return [reliability(*top_and_right(p)) for p in predictions] + [reliability(top, right)]
+    pooled = (np.concatenate(x) for x in zip(*map(confidence, predictions), strict=True))
+    return [*(reliability(*confidence(p)) for p in predictions), reliability(*pooled)]
 
 
-def top_and_right(p: Predictions) -> Curve:
-    """The largest probability of each image, and whether its class is right; both [N]."""
+def confidence(p: Predictions) -> Curve:
+    """The largest probability of each image, and whether its class is correct; both [N]."""
     return p.probs.max(axis=1), p.probs.argmax(axis=1) == p.label
 
 
-def reliability(top: np.ndarray, right: np.ndarray) -> Curve:
-    """Mean probability and share right in each bin of the calibration error that has images."""
-    share, mean = calibration_curve(right, top, n_bins=ECE_BINS, pos_label=True)
+def reliability(largest: np.ndarray, correct: np.ndarray) -> Curve:
+    """Mean probability and share correct in each bin of the calibration error with images."""
+    share, mean = calibration_curve(correct, largest, n_bins=ECE_BINS, pos_label=True)
     return mean, share

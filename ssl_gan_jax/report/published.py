@@ -1,4 +1,4 @@
-"""Numbers from the papers, to stand beside ours: facts of their tables, as fractions."""
+"""Numbers from the tables of papers, as fractions, to compare with those of the runs."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ from ssl_gan_jax.report.rows import ALL, Budget, Panel
 class Source(NamedTuple):
     """A table of a paper: its data, image size, metric, budgets and columns.
 
-    A column's name there -> the method or scenario of ours that stands nearest to it, or None, and
-    then a value for each budget. `more` is what else sets its numbers apart from ours.
+    `columns` maps a column's name to the nearest method or scenario of this package (or None),
+    followed by a value for each budget. `more` has further differences to our runs.
     """
 
     paper: str
@@ -25,9 +25,9 @@ class Published(NamedTuple):
     """A column of a paper's table."""
 
     title: str  # paper and method
-    method: str | None  # of ours
+    method: str | None  # of this package
     values: dict[Budget, float]
-    caution: str  # a line that says what is not as ours
+    caution: str  # differences to our runs
 
 
 def _each(unit: str, *numbers: int) -> tuple[Budget, ...]:
@@ -89,12 +89,12 @@ TABLES: dict[str, list[Source]] = {
         ),
     ],
 }  # fmt: skip
-# Single runs name no experiment, only their data.
+# Runs without a sweep have no experiment, only data.
 _EXPERIMENT_OF_DATA = {"kermany": "chex", "nlm_tb": "domain"}
 
 
-def beside(panel: Panel, metric: str) -> list[Published]:
-    """The papers' columns for a metric that have a budget of the panel's runs."""
+def paper_columns(panel: Panel, metric: str) -> list[Published]:
+    """The papers' columns for a metric, if they have a budget of the panel."""
     ours, found = f"{panel.data} at {panel.size}x{panel.size}", []
     for source in TABLES.get(_EXPERIMENT_OF_DATA.get(panel.experiment, panel.experiment), []):
         if source.metric == metric and set(source.budgets) & set(panel.budgets):

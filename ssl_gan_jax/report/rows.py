@@ -1,4 +1,4 @@
-"""Result rows: found in run folders and .jsonl files, checked, and put where they belong."""
+"""Finds result rows in run folders and .jsonl files, checks them, and groups them."""
 
 import json
 import os
@@ -15,7 +15,7 @@ METHOD_ORDER = (
     *("supervised", "cnn", "multitask", "ec_gan", "three_n_gan", "ssl_gan"),
     *("gan", "gan_adapted", "dcgan"),
 )
-# The types of a row's keys; those that may be None may also be left out.
+# The types of a row's keys. A key whose value may be None may be missing.
 ROW_SCHEMA = {
     "method": str,
     "data": str,
@@ -33,10 +33,10 @@ ROW_SCHEMA = {
 
 
 class Budget(NamedTuple):
-    """How many labelled images training saw; sorts ascending, all of them last."""
+    """The number of labelled training images; sorts ascending, "all" is last."""
 
     is_all: bool
-    unit: str  # "a class", "in all"; "" for all
+    unit: str  # "a class", "in all"; "" if `is_all`
     number: int
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ ALL = Budget(True, "", 0)
 
 
 class Score(NamedTuple):
-    """A metric of one run, with its own interval over patients; None where undefined."""
+    """A metric of a run, with its interval over patients; None if undefined."""
 
     value: float
     low: float | None
@@ -55,40 +55,40 @@ class Score(NamedTuple):
 
 
 class ReportRow(NamedTuple):
-    """A finished run; `changes` are settings such as "lambda_ 0", `folder` None for a mere row."""
+    """A finished run."""
 
     row: dict[str, Any]
     name: str
-    folder: Path | None
+    folder: Path | None  # None for a row of a .jsonl file
     budget: Budget
     method: str  # or scenario
-    changes: tuple[str, ...]
+    changes: tuple[str, ...]  # to the default settings, such as "lambda_ 0"
 
     @property
     def seed(self) -> int:
-        """Of labels, weights and order."""
+        """The seed of labels, weights and order."""
         return self.row["seed"]
 
     @property
     def panel(self) -> tuple[str, str, int, str]:
-        """What runs must share to be compared: experiment, data, size, sites or class."""
+        """The experiment, data, size, and sites or class: equal for runs that can be compared."""
         cell = self.row["cell"]
         sites = " to ".join(str(cell[key]) for key in ("source", "target") if key in cell)
-        where = ", ".join(filter(None, [sites, str(cell.get("only", ""))]))
-        return self.row["experiment"], self.row["data"], self.row["size"], where
+        subset = ", ".join(filter(None, [sites, str(cell.get("only", ""))]))
+        return self.row["experiment"], self.row["data"], self.row["size"], subset
 
     @property
-    def place(self) -> tuple:
-        """The cell of the tables and the seed; sorts runs."""
+    def sort_key(self) -> tuple:
+        """The cell of the tables, and the seed; sorts runs."""
         return *self.panel, self.part or "", self.budget, self.method, self.changes, self.seed
 
     @property
     def part(self) -> str | None:
-        """The images that it is judged on: "test", else "validation"; None for a mere GAN."""
+        """The split of its scores: "test", else "validation"; None if it has no classifier."""
         return next((part for part in ("test", "validation") if self.row.get(part)), None)
 
     def score(self, metric: str) -> Score | None:
-        """One of METRICS or AT_HALF."""
+        """The score of `metric`, one of METRICS or AT_HALF."""
         found = self.row[self.part].get(metric) if self.part else None
         if not found or found["value"] is None:
             return None
@@ -96,40 +96,40 @@ class ReportRow(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Runs that may be compared: of one experiment, data set, size and direction of transfer."""
+    """Runs that can be compared: the same experiment, data set, size and direction of transfer."""
 
     experiment: str
     data: str
     size: int
-    where: str
+    subset: str
     runs: list[ReportRow]
 
     @property
     def title(self) -> str:
-        """Of its section."""
+        """The title of its section."""
         data = "" if self.data == self.experiment else f"{self.data}, "
-        where = f", {self.where}" if self.where else ""
-        return f"{self.experiment}: {data}{self.size}x{self.size}{where}"
+        subset = f", {self.subset}" if self.subset else ""
+        return f"{self.experiment}: {data}{self.size}x{self.size}{subset}"
 
     @property
     def part(self) -> str | None:
-        """The images that its scores are of: "test" if any run has those, else "validation"."""
+        """The split of its scores: "test" if any run was tested, else "validation"."""
         parts = {run.part for run in self.runs}
         return next((part for part in ("test", "validation") if part in parts), None)
 
     @property
     def common(self) -> tuple[str, ...]:
-        """Changes that all its runs share, which no column needs to name."""
+        """Changes that all its runs have; the columns do not name them."""
         return tuple(sorted(set.intersection(*(set(run.changes) for run in self.runs))))
 
     @property
     def budgets(self) -> list[Budget]:
-        """Ascending."""
+        """The budgets, ascending."""
         return sorted({run.budget for run in self.runs})
 
     @property
     def columns(self) -> dict[str, list[ReportRow]]:
-        """Runs by method, in the order of METHOD_ORDER, and by changes."""
+        """The runs of each method and its changes, in the order of METHOD_ORDER."""
         named: dict[str, list[ReportRow]] = {}
         for run in sorted(self.runs, key=_column_order):
             changes = [change for change in run.changes if change not in self.common]
@@ -138,17 +138,17 @@ class Panel(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All below the given paths; entries that cannot be shown are listed by name."""
+    """The runs below the given paths, and the names of all that cannot be shown."""
 
     runs: list[ReportRow]
     unfinished: list[str]
     unreadable: list[str]
     repeated: list[str]  # another run has the same cell and seed
-    others: list[str]  # lines of .jsonl files that are no results
+    others: list[str]  # lines of .jsonl files that are not results
 
     @property
     def panels(self) -> list[Panel]:
-        """In alphabetical order."""
+        """The panels, in alphabetical order."""
         groups: dict[tuple, list[ReportRow]] = {}
         for run in self.runs:
             groups.setdefault(run.panel, []).append(run)
@@ -161,26 +161,26 @@ def find(paths: Iterable[Path]) -> Found:
     Of two different runs with the same cell and seed the first is kept.
 
     Raises:
-      UserError: a path that is not there, or a line of a .jsonl file that is damaged.
+      UserError: a path does not exist, or a line of a .jsonl file is damaged.
     """
     found = Found([], [], [], [], [])
-    places: dict[tuple, ReportRow] = {}
+    by_key: dict[tuple, ReportRow] = {}
     visited: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such folder or file")
         for run in _in_folder(path, found, visited) if path.is_dir() else _in_file(path, found):
-            if places.setdefault(run.place, run).row != run.row:
+            if by_key.setdefault(run.sort_key, run).row != run.row:
                 found.repeated.append(run.name)
-    found.runs.extend(places[place] for place in sorted(places))
+    found.runs.extend(by_key[key] for key in sorted(by_key))
     return found
 
 
 def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noqa: ANN401
-    """Checks a row, and completes the "experiment" and "cell" that a single run does not have.
+    """Checks a row, and adds the "experiment" and "cell" if they are missing.
 
     Raises:
-      ValueError: names the key that is missing or of another type.
+      ValueError: a key is missing or has another type.
     """
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -195,9 +195,9 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noq
             ):
                 raise ValueError(f"{part}.{metric} has no value")
     labels, images = row.get("labels_per_class"), row.get("images")
-    place = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
+    arguments = {"method": row["method"], "size": row["size"], "seed": row["seed"]}
     limits = {key: n for key, n in (("labels", labels), ("images", images)) if n}
-    cell = row.get("cell") or place | limits
+    cell = row.get("cell") or arguments | limits
     row = row | {"cell": cell, "experiment": row.get("experiment") or row["data"]}
     budget = ALL
     if images or labels:
@@ -210,25 +210,21 @@ def to_run(row: Any, name: str, folder: Path | None = None) -> ReportRow:  # noq
     return ReportRow(row, name, folder, budget, str(cell.get("scenario", row["method"])), changes)
 
 
-def cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
-    """What a run that belongs to no sweep has of its own: all that is not by default."""
-    own = config_lib.flat(config)
+def _cell_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The cell of a run without a sweep; None if this version does not have its method or keys."""
+    leaves = config_lib.flat(config)
     try:
-        return config_lib.cell_of(own, config_lib.defaults_of(own))
-    except (KeyError, UserError):  # a config, or a method, that is not of this version
+        return config_lib.cell_of(leaves, config_lib.defaults_of(leaves))
+    except (KeyError, UserError):
         return None
 
 
 def read_json(text: bytes | str) -> Any:  # noqa: ANN401
-    """Raises ValueError, in one line, for what is not JSON, NaN among it."""
+    """Parses JSON. Raises ValueError, in one line, for other text and for NaN."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=int)  # int("NaN") raises ValueError
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _in_folder(top: Path, found: Found, visited: set[Path]) -> Iterator[ReportRow]:
@@ -238,17 +234,17 @@ def _in_folder(top: Path, found: Found, visited: set[Path]) -> Iterator[ReportRo
         if not {"config.json", "result.json"} & set(files) or folder.resolve() in visited:
             continue
         visited.add(folder.resolve())
-        name = str(Path(top.name) / folder.relative_to(top))  # says nothing of this machine
+        name = str(Path(top.name) / folder.relative_to(top))  # without the machine's folders
         if "result.json" not in files:
             found.unfinished.append(name)
             continue
         try:
             row = read_json((folder / "result.json").read_bytes())
             if isinstance(row, dict) and "cell" not in row and "config.json" in files:
-                row["cell"] = cell_of(read_json((folder / "config.json").read_bytes()))
+                row["cell"] = _cell_of(read_json((folder / "config.json").read_bytes()))
             if "quality.json" in files and isinstance(row, dict):
-                more = read_json((folder / "quality.json").read_bytes())
-                row["samples"] = {**(row.get("samples") or {}), **more}
+                quality = read_json((folder / "quality.json").read_bytes())
+                row["samples"] = {**(row.get("samples") or {}), **quality}
             yield to_run(row, name, folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
             found.unreadable.append(f"{name} ({error})")
@@ -268,7 +264,7 @@ def _in_file(path: Path, found: Found) -> Iterator[ReportRow]:
             else:
                 yield to_run(row, name)
         except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}; correct the line or take it out") from None
+            raise UserError(f"{path}:{number}: {error}; correct the line or delete it") from None
 
 
 def _column_order(run: ReportRow) -> tuple:

@@ -1,4 +1,4 @@
-"""Tables of means over runs, with their intervals, and of paired differences."""
+"""Tables of means over runs with intervals, and of paired differences."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ssl_gan_jax.report.published import beside
+from ssl_gan_jax.report.published import paper_columns
 from ssl_gan_jax.report.rows import Budget, Panel, ReportRow
 
 NAMES = {
@@ -21,21 +21,21 @@ NAMES = {
     "sensitivity_at_half": "Sensitivity at the threshold .5",
     "specificity_at_half": "Specificity at the threshold .5",
 }
-MAIN, MORE = tuple(NAMES)[:3], tuple(NAMES)[3:]  # shown at once; folded away
-# What a row may say of its generated images.
+MAIN, MORE = tuple(NAMES)[:3], tuple(NAMES)[3:]  # shown; folded
+# Keys of a row's "samples".
 SAMPLES = {
     "nearest_train": "distance to the nearest training image, median",
-    "nearest_train_of_validation": "the same of validation images",
+    "nearest_train_of_validation": "the same for validation images",
     "copies": "copies: share nearer than the nearest 1 % of validation images",
     "feature_distance": "Fréchet distance of CXR features (not FID) to validation images",
-    "feature_distance_of_training": "the same of training images",
+    "feature_distance_of_training": "the same for training images",
 }
 BASELINES = ("supervised", "cnn")
 UNDEFINED = "–"
 
 
 class Table(NamedTuple):
-    """Cells as text; the first column names its rows."""
+    """Cells as text; the first column names the rows."""
 
     title: str
     header: list[str]
@@ -54,21 +54,21 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The Estimate of one value a run; None of no values. p is None where all are equal."""
+    """The Estimate of a value for each run; None without values. p is None if all are equal."""
     n = len(values)
     if not n:
         return None
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, None, None, None, 1)
-    if np.std(values) <= 1e-12 * max(1.0, abs(mean)):  # what rounding leaves of 0
+    if np.std(values) <= 1e-12 * max(1.0, abs(mean)):  # equal except for rounding
         return Estimate(mean, mean, mean, None, n)
     test = stats.ttest_1samp(values, 0)
     return Estimate(mean, *map(float, test.confidence_interval(0.95)), float(test.pvalue), n)
 
 
 def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
-    """The Estimate of ours - baseline, by seed, over the seeds that both have."""
+    """The Estimate of ours - baseline over the seeds that both have; values by seed."""
     return estimate([ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())])
 
 
@@ -89,7 +89,7 @@ def mean_score(runs: Sequence[ReportRow], metric: str) -> Estimate | None:
 
 
 def number(value: float | None, sign: str = "-") -> str:
-    """As in ".822" and "-.094"; `sign` "+" shows it always."""
+    """Formats ".822" and "-.094"; `sign` "+" adds a plus sign."""
     if value is None:
         return UNDEFINED
     text = f"{value:{sign}.3f}"
@@ -97,7 +97,7 @@ def number(value: float | None, sign: str = "-") -> str:
 
 
 def score_cell(runs: Sequence[ReportRow], metric: str) -> str:
-    """As in ".822 [.700, .930], n=5"; of one run, its own interval over patients."""
+    """Formats ".822 [.700, .930], n=5"; for one run, with the run's interval over patients."""
     scores = [score for run in runs if (score := run.score(metric))]
     if len(scores) == 1:
         value, low, high = scores[0]
@@ -108,7 +108,7 @@ def score_cell(runs: Sequence[ReportRow], metric: str) -> str:
 
 
 def difference_cell(ours: Sequence[ReportRow], baseline: Sequence[ReportRow], metric: str) -> str:
-    """As in "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
+    """Formats "+.094 [.032, .155], p = .013, n=5", over the shared seeds."""
     e = difference(ours, baseline, metric)
     if e is None:
         return UNDEFINED
@@ -119,11 +119,11 @@ def difference_cell(ours: Sequence[ReportRow], baseline: Sequence[ReportRow], me
 
 
 def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]:
-    """A table a metric: budgets down, methods and the papers' columns across."""
+    """A table for each metric: a row for each budget, a column for each method and paper."""
     columns = columns_of(panel, part)
     tables = []
     for metric in metrics:
-        papers = beside(panel, metric) if part == "test" else []
+        papers = paper_columns(panel, metric) if part == "test" else []
         rows = [
             [
                 str(budget),
@@ -135,7 +135,7 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
         ]
         if all(cell == UNDEFINED for row in rows for cell in row[1 : 1 + len(columns)]):
             continue
-        notes = ["* 95 % interval over patients, of the one run."] if "]*" in str(rows) else []
+        notes = ["* 95 % interval of the only run, over patients."] if "]*" in str(rows) else []
         header = ["labels", *columns, *(paper.title for paper in papers)]
         title = f"{NAMES[metric]}, {part} images"
         notes += dict.fromkeys(paper.caution for paper in papers if paper.caution)
@@ -144,9 +144,9 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
 
 
 def difference_table(panel: Panel, part: str) -> Table | None:
-    """Each column against its baseline; None without a baseline or without another column.
+    """The difference between each column and its baseline; None if there is none.
 
-    A column names the baselines unless all have the same.
+    The title names the baseline if all have the same, else a column does.
     """
     columns = columns_of(panel, part)
     rows = [
@@ -168,38 +168,43 @@ def difference_table(panel: Panel, part: str) -> Table | None:
 
 
 def sample_table(panel: Panel) -> Table | None:
-    """How near the generated images are to training images; None where no row says."""
+    """Distances of generated images to training images; None if no row has any."""
 
-    def cell(drawn: Sequence[Mapping[str, float | None]], key: str) -> str:
-        e = estimate([s[key] for s in drawn if s.get(key) is not None])
+    def cell(samples: Sequence[Mapping[str, float | None]], key: str) -> str:
+        e = estimate([s[key] for s in samples if s.get(key) is not None])
         span = f" [{e.low:.3g}, {e.high:.3g}]" if e and e.n > 1 else ""
         return f"{e.mean:.3g}{span}, n={e.n}" if e else UNDEFINED
 
     rows = [
-        [str(budget), name, *(cell(drawn, key) for key in SAMPLES)]
+        [str(budget), name, *(cell(samples, key) for key in SAMPLES)]
         for budget in panel.budgets
         for name, runs in panel.columns.items()
-        if (drawn := [s for run in at_budget(runs, budget) if (s := run.row.get("samples"))])
+        if (samples := [s for run in at_budget(runs, budget) if (s := run.row.get("samples"))])
     ]
     header = ["labels", "method", *SAMPLES.values()]
     return Table("Generated images", header, rows) if rows else None
 
 
 def columns_of(panel: Panel, part: str) -> dict[str, list[ReportRow]]:
-    """The panel's columns, of runs that are judged on `part`: "test" or "validation"."""
-    judged = {k: [run for run in runs if run.part == part] for k, runs in panel.columns.items()}
-    return {name: runs for name, runs in judged.items() if runs}
+    """The panel's columns, only with runs whose scores are of `part`: "test" or "validation"."""
+    scored = {k: [run for run in runs if run.part == part] for k, runs in panel.columns.items()}
+    return {name: runs for name, runs in scored.items() if runs}
 
 
 def at_budget(runs: Sequence[ReportRow], budget: Budget) -> list[ReportRow]:
-    """The runs with so many labels."""
+    """The runs with this number of labels."""
     return [run for run in runs if run.budget == budget]
 
 
 def baseline_of(name: str, columns: Mapping[str, Sequence[ReportRow]]) -> str | None:
-    """The baseline that shares most changes with the column `name`, then has the fewest."""
+    """The baseline that shares most changes with the column `name`; of several, the simplest.
+
+    A baseline is compared with baselines that have fewer changes.
+    """
     changes = {column: set(runs[0].changes) for column, runs in columns.items()}
-    baselines = [column for column, runs in columns.items() if runs[0].method in BASELINES]
-    own = changes[name]
-    others = [b for b in baselines if name not in baselines or len(changes[b]) < len(own)]
-    return min(others, key=lambda b: (-len(own & changes[b]), len(changes[b])), default=None)
+    found = [column for column, runs in columns.items() if runs[0].method in BASELINES]
+    if name in found:
+        found = [column for column in found if len(changes[column]) < len(changes[name])]
+    return min(
+        found, key=lambda b: (-len(changes[name] & changes[b]), len(changes[b])), default=None
+    )

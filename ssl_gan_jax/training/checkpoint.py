@@ -109,7 +109,7 @@ class Saver:
                 raise OSError(f"{missing[0]} is not there when it is read back")
             body = body | {"files": {name: _sha256(part / name) for name in _files(part)}}
             with open(part / MANIFEST, "wb") as file:
-                file.write(_encode(body | {"sha256": _digest(body)}))
+                file.write(_manifest(body))
                 file.flush()
                 os.fsync(file.fileno())
             final = self.folder / str(body["step"])
@@ -128,17 +128,17 @@ def save(folder: str | Path, step: int, state: PyTree, meta: dict[str, Any]) -> 
         saver.save(step, state, meta)
 
 
-def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+def restore(folder: str | Path, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
     """The newest sound checkpoint, as (state, meta); None if there is no checkpoint.
 
     A damaged step is skipped with a warning.
 
     Args:
       folder: as in `Saver`.
-      like: a state, or its `ShapeDtypeStruct`s, with the structure and shardings of the result.
+      template: a state, or its `ShapeDtypeStruct`s, with the structure and shardings of the result.
 
     Raises:
-      UserError: all checkpoints are damaged, or the leaves differ from those of `like`.
+      UserError: all checkpoints are damaged, or the leaves differ from those of `template`.
     """
     folder = Path(folder).absolute()
 
@@ -157,18 +157,18 @@ def restore(folder: str | Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] |
         return -1
 
     step = int(processes.from_first(newest_sound))
-    return None if step < 0 else _load(folder / str(step), like)
+    return None if step < 0 else _load(folder / str(step), template)
 
 
-def restore_step(folder: str | Path, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def restore_step(folder: str | Path, step: int, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
     """Checkpoint `step`, as `restore` gives it. UserError if it is not sound."""
     path = Path(folder).absolute() / str(step)
     if fault := processes.from_first(lambda: _fault(path) or ""):
         raise UserError(
-            f"{path}: {fault}; bring back a copy of it, or train anew in another folder (here are "
+            f"{path}: {fault}; bring back a copy of it, or train again in another folder (here are "
             f"the steps {steps(folder)})"
         )
-    return _load(path, like)
+    return _load(path, template)
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -183,11 +183,11 @@ def clean(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def _load(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]]:
     import orbax.checkpoint as ocp
 
     manifest = json.loads((path / MANIFEST).read_bytes())
-    stored, wanted = manifest["leaves"], _signature(like)
+    stored, wanted = manifest["leaves"], _signature(template)
     for name in sorted({*stored, *wanted}):
         if stored.get(name) != wanted.get(name):
             raise UserError(
@@ -195,9 +195,9 @@ def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
                 f"{wanted.get(name, 'missing')} in this model; use the config that it was trained "
                 "with, or another --workdir"
             )
-    first, leaves = SingleDeviceSharding(jax.local_devices()[0]), _named(like)
+    default, leaves = SingleDeviceSharding(jax.local_devices()[0]), _named(template)
     targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or default)
         for name, leaf in leaves.items()
         if leaf.size  # Orbax stores no empty arrays
     }
@@ -207,7 +207,7 @@ def _load(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         arrays[name] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
         for name, leaf in leaves.items()
     ]
-    return jax.tree.unflatten(jax.tree.structure(like), restored), manifest["meta"]
+    return jax.tree.unflatten(jax.tree.structure(template), restored), manifest["meta"]
 
 
 def _fault(path: Path) -> str | None:
@@ -217,7 +217,7 @@ def _fault(path: Path) -> str | None:
         manifest = json.loads(raw)
         files = manifest["files"]
         body = {key: value for key, value in manifest.items() if key != "sha256"}
-        if raw != _encode(body | {"sha256": _digest(body)}) or body["step"] != int(path.name):
+        if raw != _manifest(body) or body["step"] != int(path.name):
             return f"{MANIFEST} was changed"
         found = _files(path)
         for name in sorted({*files, *found}):
@@ -259,8 +259,8 @@ def _plain(folder: Path) -> Iterator[Path]:
     if not set(str(folder)) & set("*?[]{}\\"):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="ssl_gan_jax_") as place:
-        link = Path(place) / "folder"
+    with tempfile.TemporaryDirectory(prefix="ssl_gan_jax_") as temporary:
+        link = Path(temporary) / "folder"
         link.symlink_to(folder, target_is_directory=True)
         yield link
 
@@ -284,8 +284,9 @@ def _encode(obj: dict[str, Any]) -> bytes:
     return (json.dumps(obj, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_encode(body)).hexdigest()
+def _manifest(body: dict[str, Any]) -> bytes:
+    """The content of the manifest: `body` and its SHA-256."""
+    return _encode(body | {"sha256": hashlib.sha256(_encode(body)).hexdigest()})
 
 
 def _sha256(path: Path) -> str:

@@ -73,8 +73,8 @@ class Devices:
         self.n = n
         self.mesh = mesh or replica_mesh(n)
         self.are_cpus = self.mesh.devices.flat[0].platform == "cpu"
-        first = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
-        self.one_state = replicated(self.mesh if n == 1 else first)
+        one_device = data_mesh(devices=self.mesh.devices.flat[:1].tolist())
+        self.one_state = replicated(self.mesh if n == 1 else one_device)
 
     def compile(
         self, step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -100,10 +100,10 @@ class Devices:
         A single batch has no axis of steps, and a single run has no axis of replicas.
         """
         k = len(batches[0])
-        each = [jax.tree.map(lambda *x: np.stack(x), *run) if k > 1 else run[0] for run in batches]
+        runs = [jax.tree.map(lambda *x: np.stack(x), *run) if k > 1 else run[0] for run in batches]
         if self.n == 1:
-            return shard(each[0], self.mesh, axis=int(k > 1))
-        return shard(jax.tree.map(lambda *x: np.stack(x), *each), self.mesh)
+            return shard(runs[0], self.mesh, axis=int(k > 1))
+        return shard(jax.tree.map(lambda *x: np.stack(x), *runs), self.mesh)
 
     def put_states(self, states: list[TrainState]) -> TrainState:
         """Each run's state, as one argument of the compiled step."""

@@ -56,8 +56,8 @@ def check_workdir(workdir: Path, config: ml_collections.ConfigDict) -> bool:
     if not path.exists():
         if checkpoint.steps(workdir / "checkpoints"):
             raise UserError(
-                f"{workdir} holds checkpoints, but no config.json that says of what; bring it back "
-                "or choose another --workdir"
+                f"{workdir} holds checkpoints without their config.json; bring it back or choose "
+                "another --workdir"
             )
         return False
     try:
@@ -93,4 +93,4 @@ def set_result_aside(workdir: Path, goes_on: bool) -> None:
         raise UserError(f"{path} is damaged; bring back a copy, or delete it") from None
     with user_error(path):
         path.replace(old)
-    logging.info("%s was finished; it goes on, and %s keeps what came out", workdir, old.name)
+    logging.info("%s was finished and goes on; %s keeps its result", workdir, old.name)

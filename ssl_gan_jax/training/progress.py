@@ -6,17 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from ssl_gan_jax import processes
-
 
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds, as "1:02:03"."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
-
-
-def open_progress(total: int, start: int) -> "Progress | processes.Null":
-    """A progress bar on process 0, a null object on other processes."""
-    return Progress(total, start) if processes.is_first() else processes.Null()
 
 
 class Progress:
@@ -78,6 +71,5 @@ class Progress:
         """Stops the bar, and prints its last line."""
         if self._bar is not None:
             self._bar.stop()
-            last = self._bar.tasks[0].description
-            if last:
+            if last := self._bar.tasks[0].description:
                 self._print(last)

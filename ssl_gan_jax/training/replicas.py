@@ -6,7 +6,6 @@ leading axis of runs.
 
 import collections
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class Replicas:
         for run in runs:
             run.replicas = len(runs)
         self._metrics: list[Metrics] = []
-        self._parts: tuple[int, list[TrainState]] = (-1, [])
+        self._parts: tuple[int, list[tuple[TrainingRun, TrainState]]] = (-1, [])
 
     @property
     def shown(self) -> dict[str, float | None]:
@@ -78,23 +77,23 @@ class Replicas:
 
     def evaluate(self, step: int, state: TrainState) -> None:
         """Evaluates every run."""
-        for run, part in zip(self.runs, self._split(step, state), strict=True):
+        for run, part in self._split(step, state):
             run.evaluate(step, part)
 
     def sample(self, step: int, state: TrainState) -> None:
         """Samples from every run."""
-        for run, part in zip(self.runs, self._split(step, state), strict=True):
+        for run, part in self._split(step, state):
             run.sample(step, part)
 
     def save(self, step: int, state: TrainState) -> None:
         """Saves every run."""
         self._hand_out_metrics()
-        for run, part in zip(self.runs, self._split(step, state), strict=True):
+        for run, part in self._split(step, state):
             run.save(step, part)
 
     def parts(self, state: TrainState) -> list[tuple[TrainingRun, TrainState]]:
         """Each run and its last state."""
-        return list(zip(self.runs, self._split(self.steps, state), strict=True))
+        return self._split(self.steps, state)
 
     def _hand_out_metrics(self) -> None:
         for metrics in jax.device_get(self._metrics):
@@ -102,10 +101,11 @@ class Replicas:
                 run.collect({name: values[i] for name, values in metrics.items()})
         self._metrics = []
 
-    def _split(self, step: int, state: TrainState) -> list[TrainState]:
-        """Each run's state at `step`, taken from the devices once."""
+    def _split(self, step: int, state: TrainState) -> list[tuple[TrainingRun, TrainState]]:
+        """Each run and its state at `step`, taken from the devices once."""
         if self._parts[0] != step:
-            self._parts = step, self.compiled.devices.split(state)
+            states = self.compiled.devices.split(state)
+            self._parts = step, list(zip(self.runs, states, strict=True))
         return self._parts[1]
 
 
@@ -144,13 +144,3 @@ def open_runs(
         for run in runs:
             groups[run.steps, run.restore()].append(run)
         yield [Replicas(group) if len(group) > 1 else group[0] for group in groups.values()]
-
-
-def results_of(
-    workdirs: Sequence[Path], results: Mapping[Path, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The result of each run: from `results`, else from its folder."""
-    return [
-        results.get(workdir) or json.loads((workdir / "result.json").read_text())
-        for workdir in workdirs
-    ]

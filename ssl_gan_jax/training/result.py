@@ -17,7 +17,6 @@ from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.run import TrainingRun
 from ssl_gan_jax.types import Array, TrainState
 
-BATCH = 64  # images in a call; the last call is padded, so that one program serves all
 FIT = 1000  # training images that fit the OOD detector; more change little
 
 
@@ -72,7 +71,7 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
             np.asarray(run.samples(state)),
             records.image[rows],
             records.image[dataset.val],
-            **generated.moves(run.config.method),
+            **generated.shift_and_flip(run.config.method),
         )
     if not run.compiled.classify:
         return result
@@ -104,7 +103,9 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
 
 
 def fit_calibration(
-    classify: Callable[[TrainState, Array], tuple[Array, Array]], state: TrainState, task: Dataset
+    classify: Callable[[TrainState, Array], tuple[Array, Array]],
+    state: TrainState,
+    dataset: Dataset,
 ) -> tuple[calibration.Calibration, np.ndarray]:
     """The calibration that the validation images (at least one) give, and their logits [V,K].
 
@@ -112,28 +113,28 @@ def fit_calibration(
     set its limit. `classify` is a method's, jitted.
     """
     compiled = functools.partial(classify, state)
-    image, rows = task.records.image, np.union1d(task.labeled, task.unlabeled)
+    image, rows = dataset.records.image, np.union1d(dataset.labeled, dataset.unlabeled)
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
-    logits, features = metrics.batched(compiled, image[task.val], BATCH)
-    _, train_features = metrics.batched(compiled, image[rows], BATCH)
+    logits, features = metrics.batched(compiled, image[dataset.val])
+    _, train_features = metrics.batched(compiled, image[rows])
     held_out = np.arange(len(rows)) % 5 == 4
     ood_detector = None
     if len(rows) >= 5:
         ood_detector = calibration.fit_ood_detector(
             train_features[~held_out], np.concatenate([train_features[held_out], features])
         )
-    label, patient = task.records.label[task.val], task.records.patient[task.val]
+    label, patient = dataset.records.label[dataset.val], dataset.records.patient[dataset.val]
     return calibration.fit(logits, label, patient, ood_detector), logits
 
 
-def generator_rows(task: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:
+def generator_rows(dataset: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:
     """Rows of the images that G was trained on, and could copy.
 
     `labels`: whether the method uses labels. A method without labels trains on all images.
     """
     if labels and not config["train"]["unlabeled_batch_size"]:
-        return task.labeled
+        return dataset.labeled
     if labels and config.get("data", {}).get("adapt") == "target":  # else `unlabeled` holds both
-        return np.union1d(task.labeled, task.unlabeled)
-    return task.unlabeled
+        return np.union1d(dataset.labeled, dataset.unlabeled)
+    return dataset.unlabeled

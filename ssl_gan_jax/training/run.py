@@ -21,11 +21,10 @@ from ssl_gan_jax.files import grid, write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.compiled import Compiled, compile_method
 from ssl_gan_jax.training.folder import set_result_aside
-from ssl_gan_jax.training.writer import open_writer
+from ssl_gan_jax.training.writer import Writer
 from ssl_gan_jax.types import Batch, Metrics, TrainState
 
 SAMPLES = 64  # pictures in the grid of samples
-PLACE_OF_ONE_RUN = (0, 1)  # process 0 of 1
 
 
 class TrainingRun:
@@ -59,12 +58,12 @@ class TrainingRun:
         if train.epochs:
             self.steps = train.epochs * len(self.train_rows) // train.batch_size
         if self.steps < 1:
-            raise UserError(f"train.epochs: {train.epochs} are {self.steps} steps; raise it")
+            raise UserError(f"train.epochs: {train.epochs} give {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
-        # Each process has the whole first batch, so that all begin with the same weights.
-        first = next(self.batches(0, 1, process=PLACE_OF_ONE_RUN))
-        self._init_args = jax.random.key(train.seed), first
+        # The batch of process 0 of 1: all processes begin with the same weights.
+        batch = next(self.batches(0, 1, process=(0, 1)))
+        self._init_args = jax.random.key(train.seed), batch
         self.abstract_state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=self.compiled.devices.one_state
@@ -120,7 +119,7 @@ class TrainingRun:
             write_json(self.workdir / "config.json", self.config.to_dict())
         processes.wait()
         if not (self.workdir / "config.json").exists():
-            raise UserError(f"{self.workdir}: all processes must see one folder of this name")
+            raise UserError(f"{self.workdir}: all processes must share one folder of this name")
         self._wall_s_before = self.meta["wall_s"]
         self._state = state if restored else self.compiled.init(*self._init_args)
         return int(self._state.step)
@@ -135,7 +134,7 @@ class TrainingRun:
     def files(self, step: int) -> Iterator[None]:
         """Opens the files that training writes, without lines after `step`."""
         self._log_start(step)
-        with open_writer(self.workdir, step) as self._writer:
+        with processes.on_first(Writer, self.workdir, step) as self._writer:
             self._saver = checkpoint.Saver(self.checkpoints)
             with contextlib.closing(self._saver):
                 yield
@@ -207,7 +206,7 @@ class TrainingRun:
         return [(self, state)]
 
     def wall_s(self) -> float:
-        """Seconds that the run has taken so far, over all its processes' lives."""
+        """Seconds that the run has taken so far, including those before it was resumed."""
         return self._wall_s_before + time.monotonic() - self._begun
 
     def predict(self, state: TrainState, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,27 +231,19 @@ class TrainingRun:
         return columns
 
     def _log_start(self, start: int) -> None:
-        data, task = self.config.data, self.dataset
-        label = task.records.label[task.labeled]
+        data, dataset = self.config.data, self.dataset
+        label = dataset.records.label[dataset.labeled]
         per_class = (f"{np.sum(label == k)} {name}" for k, name in enumerate(self.classes))
         logging.info(
-            "%s on %s at %dx%d: %s labelled; %d training, %d validation, %d test images; "
-            "steps %d-%d",
-            self.config.method.name,
-            data.name,
-            data.size,
-            data.size,
-            ", ".join(per_class),
-            len(task.unlabeled),
-            len(task.val),
-            len(task.test),
-            start,
-            self.steps,
+            f"{self.config.method.name} on {data.name} at {data.size}x{data.size}: "
+            f"{', '.join(per_class)} labelled; {len(dataset.unlabeled)} training, "
+            f"{len(dataset.val)} validation, {len(dataset.test)} test images; "
+            f"steps {start}-{self.steps}"
         )
 
 
-def check_finite(columns: Mapping[str, np.ndarray], step: int, where: Path) -> None:
-    """Checks each metric [n] of n steps that end with `step`, in the run's folder `where`.
+def check_finite(columns: Mapping[str, np.ndarray], step: int, workdir: Path) -> None:
+    """Checks each metric [n] of n steps that end with `step`, in the run's folder `workdir`.
 
     Raises:
       UserError: a metric is not finite; names the first such step and its metrics.
@@ -262,7 +253,7 @@ def check_finite(columns: Mapping[str, np.ndarray], step: int, where: Path) -> N
         first = int(np.argmin(finite.all(0)))
         bad = ", ".join(k for k, ok in zip(columns, finite[:, first], strict=True) if not ok)
         raise UserError(
-            f"{where}: step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the "
+            f"{workdir}: step {step - finite.shape[1] + 1 + first}: {bad} is not finite; the "
             "checkpoints before it are sound: lower method.lr* or change the method's settings in "
             "a new --workdir"
         )

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from ssl_gan_jax import processes
 from ssl_gan_jax.data.tf_import import hide_module
 from ssl_gan_jax.files import atomic_write, user_error, write_png
-
-
-def open_writer(workdir: Path, resume_step: int) -> "Writer | processes.Null":
-    """The run's writer on process 0, a null object on other processes."""
-    return Writer(workdir, resume_step) if processes.is_first() else processes.Null()
 
 
 class Writer:
@@ -42,10 +36,10 @@ class Writer:
 
     def scalars(self, step: int, values: Mapping[str, float | None], prefix: str = "") -> None:
         """Writes a JSON line `{"step", "prefix/name": value}`; values not finite become null."""
-        named = {f"{prefix}/{name}" if prefix else name: v for name, v in values.items()}
+        prefixed = {f"{prefix}/{name}" if prefix else name: v for name, v in values.items()}
         finite = {
             name: float(v) if v is not None and math.isfinite(v) else None
-            for name, v in named.items()
+            for name, v in prefixed.items()
         }
         with user_error(self._folder):
             self._lines.write(json.dumps({"step": int(step), **finite}) + "\n")

@@ -97,7 +97,7 @@ def maps(run, task):
         averaged = gradient.mean((1, 2), keepdims=True)
         return [jax.nn.relu((g * a).sum(-1)) for g in (gradient, averaged)]
 
-    found = metrics.batched(jax.jit(both), task.records.image[task.test], inference.BATCH)
+    found = metrics.batched(jax.jit(both), task.records.image[task.test])
     probability = inference.predictor(run)(task.records.image[task.test]).probability
     called = metrics.decide(probability, run.calibration.threshold()) == 1
     told = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
