@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: real images where there are any, and a cache of prepared ones."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_GAN_JAX_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs():
+    """Every program that training compiles is kept, not the last ones only."""
+    from ssl_gan_jax.training import compiled, run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "compile_method", functools.cache(compiled.compile_method.__wrapped__))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -224,6 +224,7 @@ def test_runs_of_one_method_compile_its_step_once(tmp_path, monkeypatch):
         return method._replace(train_step=train_step)
 
     monkeypatch.setattr(methods, "build", counting)
+    monkeypatch.setattr(run, "compile_method", compiled.compile_method)  # not the one of all tests
     compiled.compile_method.cache_clear()
     train.run(small("supervised", steps=6), tmp_path / "a")
     train.run(small("supervised", steps=6, **{"train.seed": 1}), tmp_path / "b")

@@ -231,7 +231,7 @@ def _prepared(make: Callable[[], "SourceBuilder"], data_dir: Path | None) -> "So
         processes.lock(file, busy)
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
-            logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
+            logging.info("Preparing the images of %s, once, in %s", builder.name, builder.data_dir)
             for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             downloads = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
+from absl import logging
+
 from ssl_gan_jax import processes
 
 
@@ -72,11 +74,13 @@ class Progress:
         """Starts the bar where there is one."""
         if self._bar is not None:
             self._bar.start()
+            self._log = logging.get_absl_handler().python_handler.setStream(sys.stderr)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops it, and leaves the last line in its place."""
         if self._bar is not None:
+            logging.get_absl_handler().python_handler.setStream(self._log)
             self._bar.stop()
             last = self._bar.tasks[0].description
             if last:
