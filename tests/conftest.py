@@ -17,6 +17,12 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first: then no worker waits long for the other at the end."""
+    longest = {"test_train.py", "test_parallel.py", "test_main.py", "test_processes.py"}
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Prepared images of this session's tests, away from the user's own cache."""
