@@ -128,9 +128,8 @@ def test_triple_gans_discriminator_reads_the_label():
 
 
 def test_triple_gans_generated_images_teach_the_classifier_after_the_ramp_alone():
-    early, late = (
-        [c_after("triple_gan", step, **off)[0] for off in ({}, {"a_p": 0.0})] for step in (0, LATER)
-    )
+    early = [c_after("triple_gan", step=0, a_p=a_p)[0] for a_p in (0.0, 1.0)]
+    late = [c_after("triple_gan", step=LATER, a_p=a_p)[0] for a_p in (0.0, 1.0)]
     assert same(*early) and not same(*late)
 
 
