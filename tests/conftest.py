@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: real images where there are any, and a cache of prepared ones."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -16,6 +17,12 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first: then no worker waits long for the other at the end."""
+    longest = {"test_train.py", "test_parallel.py", "test_main.py", "test_processes.py"}
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Prepared images of this session's tests, away from the user's own cache."""
@@ -26,6 +33,16 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_GAN_JAX_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs():
+    """Every program that training compiles is kept, not the last ones only."""
+    from ssl_gan_jax.training import compiled, run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "compile_method", functools.cache(compiled.compile_method.__wrapped__))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ The commands are called in this process, as `python -m` would; what a shell sees
 
 import csv
 import errno
-import importlib
 import os
 import pkgutil
 import re
@@ -16,16 +15,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
-from absl import flags, logging
-from absl.testing import flagsaver
 from PIL import Image
 from test_train import small
 
 import ssl_gan_jax
 from ssl_gan_jax import train
-from ssl_gan_jax.commands import arguments, experiment
 
 ROOT = Path(__file__).parents[1]
 SMALL = [f"--config={ROOT}/configs/phantom.py:labels=6,method=supervised", "--config.data.size=16",
@@ -80,11 +77,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def call(finished, tmp_path, monkeypatch, capfd):
+def call(finished, tmp_path, capfd):
     """Calls a command on a copy of the run, in `folder`; its exit code and its complaints."""
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # does not start anew
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    verbosity = logging.get_verbosity()
 
     def call(name, folder=tmp_path, stdout=None):
         folder.mkdir(exist_ok=True)
@@ -92,28 +86,12 @@ def call(finished, tmp_path, monkeypatch, capfd):
             shutil.copytree(finished / part, folder / part, dirs_exist_ok=True)
         names = {key: folder / key for key in ("run", "images", "out")}
         args = [arg if arg in SMALL else arg.format(**names) for arg in COMMANDS[name]]
-        path = "report.__main__" if name == "report" else f"commands.{name}"
-        module = importlib.import_module(f"ssl_gan_jax.{path}")
-        monkeypatch.setattr("sys.argv", [name, *args])
-        with (
-            monkeypatch.context() as patch,
-            flagsaver.flagsaver(),
-            pytest.raises(SystemExit) as end,
-        ):
-            patch.setattr("sys.stdout", stdout or sys.stdout)
-            if hasattr(module, "PARSER"):
-                arguments.run(module.main, module.PARSER)
-            else:
-                flags.FLAGS.unparse_flags()
-                experiment.run(module.main)
+        code = in_process.call(name, *args, stdout=stdout)
         err = capfd.readouterr().err
         assert "Traceback" not in err and "Exception ignored" not in err, err
-        return end.value.code or 0, re.findall("^error: .*", err, re.M)
+        return code, re.findall("^error: .*", err, re.M)
 
-    yield call
-    logging.set_verbosity(verbosity)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.mark.parametrize("name", COMMANDS)

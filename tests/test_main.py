@@ -1,13 +1,17 @@
 """The command line as a user meets it: real processes."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import in_process
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -26,11 +30,11 @@ SMALL = [
 ]
 
 
-def start(*args):
+def start(*args, out=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, "-m", "ssl_gan_jax.main", *map(str, args)],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stdout=out,
         stderr=subprocess.STDOUT,
         text=True,
     )
@@ -57,11 +61,21 @@ def call(*args):
         (["--config=configs/plco.py", "--config.data.dir=nowhere"], "CDAS"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(args, message, tmp_path):
-    code, out = call(*args, f"--workdir={tmp_path / 'run'}")
+def test_bad_input_is_one_line_and_exit_code_2(args, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    code = in_process.call("main", *args, f"--workdir={tmp_path / 'run'}")
+    check_refused(code, "".join(capfd.readouterr()), message, tmp_path)
+
+
+def test_bad_input_of_a_real_process_is_one_line_and_exit_code_2(tmp_path):
+    config = ["--config=configs/chex.py", "--config.data.dir=nowhere"]
+    check_refused(*call(*config, f"--workdir={tmp_path / 'run'}"), "nowhere", tmp_path)
+
+
+def check_refused(code, out, message, folder):
     lines = [line for line in out.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(lines) == 1 and message in lines[0], out
-    assert "Traceback" not in out and not (tmp_path / "run").exists()
+    assert "Traceback" not in out and not (folder / "run").exists()
 
 
 def test_help_shows_how_to_start():
@@ -118,8 +132,8 @@ SCHEDULE = [
 def whole(tmp_path_factory):
     """The folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    code, out = call(*SMALL, *SCHEDULE, f"--workdir={folder}")
-    assert code == 0, out
+    config = f"--config={ROOT}/{SMALL[0].partition('=')[2]}"
+    assert in_process.call("main", config, *SMALL[1:], *SCHEDULE, f"--workdir={folder}") == 0
     return folder
 
 
@@ -167,17 +181,39 @@ def test_replicas_leave_the_folders_of_single_runs(whole, tmp_path):
     assert code == 0 and out.count("is finished") == 1 and "steps 30-30" in out, out
 
 
-def test_programs_are_kept_in_the_users_own_cache(tmp_path, monkeypatch):
+def on_terminal(*args):
+    """The exit code, and what a terminal shows."""
+    ours, theirs = pty.openpty()
+    process = start(*args, out=theirs)
+    os.close(theirs)
+    shown = b""
+    with open(ours, "rb", 0) as terminal, contextlib.suppress(OSError):  # Linux raises at the end
+        while part := terminal.read(4096):
+            shown += part
+    return process.wait(), shown.decode()
+
+
+def test_a_first_run_says_what_it_waits_for_and_keeps_its_programs(tmp_path, monkeypatch):
+    """On a terminal, which shows one bar, and lines of the log above it."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("SSL_GAN_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
     config = SMALL[0].replace("labels=6", "labels=6,method=supervised")  # the least to compile
-    args = [config, *SMALL[1:4], "--config.train.steps=1", f"--workdir={tmp_path / 'run'}"]
-    code, out = call(*args)
+    args = [config, *SMALL[1:4], "--config.train.steps=4", "--config.train.log_every=1",
+            "--config.train.evaluate_every=2", f"--workdir={tmp_path / 'run'}"]  # fmt: skip
+    code, out = on_terminal(*args)
+    lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line) for line in re.split(r"[\r\n]+", out)]
+    waits = [line for line in lines if re.match("Loading Tens|Preparing the|Compiling the", line)]
+    assert [line.split()[0] for line in waits] == ["Loading", "Preparing", "Compiling"], out
+    assert "once" in waits[1]
+    (last,) = (line for line in lines if line.startswith("step "))
+    assert re.fullmatch(r"step 4/4  \S+ steps/s  left 0:00:00  L_s \S+  val_auroc \S+", last), out
     kept = tmp_path / "cache" / "jax"
     assert code == 0 and any(kept.iterdir()) and kept.stat().st_mode & 0o077 == 0, out
 
 
-def test_a_folder_of_ones_own(tmp_path):
+def test_a_folder_of_ones_own(tmp_path, capfd):
     """Sub-folders of classes and of unlabelled images, with progress on plain lines."""
     import numpy as np
     from PIL import Image
@@ -188,13 +224,14 @@ def test_a_folder_of_ones_own(tmp_path):
         for i in range(n):
             pixels = rng.integers(0, 190, (40, 36), dtype=np.uint8) + bright
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / folder / f"{i}.png")
-    code, out = call(
-        "--config=configs/folder.py:steps=4,size=16",
+    code = in_process.call(
+        "main",
+        f"--config={ROOT}/configs/folder.py:steps=4,size=16",
         f"--config.data.dir={tmp_path / 'data'}",
         *SMALL[2:],
         "--config.train.log_every=2",
         f"--workdir={tmp_path / 'run'}",
     )
-    assert code == 0 and "step 4/4" in out, out
+    assert code == 0 and "step 4/4" in capfd.readouterr().err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["classes"] == ["well", "ill"] and result["unlabelled"] > result["labelled"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,18 +180,15 @@ def test_a_stop_ends_the_sweep(config):
         list(sweep.run_all([[cell] for cell in sweep.cells(config, "", {})], train))
 
 
-def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp_path):
+def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp_path, capfd):
     runs = tmp_path / "runs"
 
-    def call(*args):
-        command = [sys.executable, "-m", "ssl_gan_jax.sweep", f"--config={config}"]
-        done = subprocess.run(
-            [*command, f"--workdir={runs}", *args],
-            cwd=ROOT, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
-
-    code, out = call("--together=2")
+    command = [sys.executable, "-m", "ssl_gan_jax.sweep", f"--config={config}"]
+    done = subprocess.run(
+        [*command, f"--workdir={runs}", "--together=2"],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    code, out = done.returncode, done.stdout + done.stderr
     assert code == 1 and "5 of 5 cells" in out and "Traceback" not in out, out
     assert sum(line.startswith("failed: labels=5000") for line in out.splitlines()) == 2
     done = {path.parent.name: path for path in runs.glob("*/result.json")}
@@ -201,11 +199,14 @@ def test_the_command_trains_what_it_can_reports_the_rest_and_goes_on(config, tmp
     assert row["replicas"] == 2 and row["commit"] and "core" in row["machine"]
     assert row["command"].endswith("tiny.py:labels=6,seed=1 --workdir=RUN")
 
+    flags = f"--config={config}", f"--workdir={runs}"
     before = {name: path.stat().st_mtime_ns for name, path in done.items()}
-    code, out = call("--only=labels=6")
-    assert code == 0 and before == {n: p.stat().st_mtime_ns for n, p in done.items()}
-    code, out = call("--dry_run")
+    assert in_process.call("sweep", *flags, "--only=labels=6") == 0
+    assert before == {n: p.stat().st_mtime_ns for n, p in done.items()}
+    capfd.readouterr()
+    assert in_process.call("sweep", *flags, "--dry_run") == 0
+    out = capfd.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if "labels=" in line] == [
         "finished", "finished", "finished", "to", "to",
     ]  # fmt: skip
-    assert call("--only=labels=7")[0] == 2
+    assert in_process.call("sweep", *flags, "--only=labels=7") == 2

@@ -140,7 +140,7 @@ def test_commands_refuse_data_that_are_not_the_runs(finished, tmp_path, monkeypa
         monkeypatch.setattr(
             inference, "open_dataset", lambda *_, r=records_now: task._replace(records=r)
         )
-        for module, *args in commands:
+        for module, *args in commands if what == "pixels" else commands[:1]:
             with pytest.raises(UserError, match=what):
                 command(module, *args)
     assert (tmp_path / "run" / "calibration.json").read_bytes() == before

@@ -1,5 +1,7 @@
 """The smallest networks and batches on which every method still does all that it does."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -30,10 +32,15 @@ def batch(name: str = "ssl_gan", b: int = 8, size: int = 16, seed: int = 0) -> B
     )
 
 
+@functools.cache
+def build(name: str, **changes):
+    """A method: equal settings give the same functions, which JAX traces and compiles once."""
+    return ssl_gan_jax.build(method_config(name, **changes))
+
+
 def started(name: str, seed: int = 0, **changes):
     """A method, its first state and a batch."""
-    method = ssl_gan_jax.build(method_config(name, **changes))
-    first = batch(name)
+    method, first = build(name, **changes), batch(name)
     return method, jax.jit(method.init)(jax.random.key(seed), first), first
 
 

@@ -210,7 +210,7 @@ def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":
         processes.lock(file, lambda: logging.info(waiting))
         builder = make()  # it reads what another process has prepared meanwhile
         if not builder.is_prepared():
-            logging.info("Preparing the images of %s in %s", builder.name, builder.data_dir)
+            logging.info("Preparing the images of %s, once, in %s", builder.name, builder.data_dir)
             for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             offline = tfds.download.DownloadConfig(try_download_gcs=False)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from absl import logging
 
 from ssl_gan_jax import methods
 from ssl_gan_jax.data.scale import to_float
@@ -44,6 +45,7 @@ def compile_method(
     devices = Devices(n, mesh)
 
     def train_step(state, raw):
+        logging.info("Compiling the training step")  # when it is traced, and at no later call
         return method.train_step(state, scaled(raw))
 
     return Compiled(

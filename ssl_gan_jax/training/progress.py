@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
+from absl import logging
+
 
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds, as "1:02:03"."""
@@ -65,11 +67,13 @@ class Progress:
         """Starts the bar."""
         if self._bar is not None:
             self._bar.start()
+            self._log = logging.get_absl_handler().python_handler.setStream(sys.stderr)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops the bar, and prints its last line."""
         if self._bar is not None:
+            logging.get_absl_handler().python_handler.setStream(self._log)
             self._bar.stop()
             if last := self._bar.tasks[0].description:
                 self._print(last)

@@ -12,7 +12,6 @@ from ssl_gan_jax import processes
 from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
 from ssl_gan_jax.files import write_json
-from ssl_gan_jax.report.card import write_card
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.run import TrainingRun
 from ssl_gan_jax.types import Array, TrainState
@@ -49,6 +48,8 @@ def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
     }
     processes.wait()  # until all processes have finished
     if processes.is_first():
+        from ssl_gan_jax.report.card import write_card  # here: a start does not wait for figures
+
         write_json(run.workdir / "result.json", result)
         write_card(run.workdir, config.to_dict(), result)
     return result

@@ -1,6 +1,7 @@
 """One training run: its data, its state, its folder, and the events of its loop."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ class TrainingRun:
         self.shard_sizes = (train.batch_size, train.unlabeled_batch_size) if shard else None
         check(config)
         self._check_method()  # before it prepares images, which may take hours
+        if "tensorflow" not in sys.modules:
+            logging.info("Loading TensorFlow, which reads the images")
         self.dataset = open_dataset(config.data, train.seed)
         self.classes = self.dataset.records.classes
         self.compiled = self.compile()
