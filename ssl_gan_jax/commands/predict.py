@@ -10,8 +10,9 @@ threshold of --operating_point, by default Youden's), ood_score and ood. ood is 
 is above 1: the image is unlike the run's images, and its prediction means nothing. Both are empty
 if the run has no calibration. --json prints the rows as JSON lines.
 
-Files that cannot be read are listed on stderr and skipped. Not for clinical use. Exit codes: 0
-done, 1 some files skipped, 2 bad input.
+Files that cannot be read are listed on stderr and skipped. Not for clinical use.
+
+Exit codes: 0 done, 1 some files skipped, 2 bad input.
 """
 
 import argparse
