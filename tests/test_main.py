@@ -21,8 +21,9 @@ from ssl_gan_jax.commands.origins import origins_of_config
 from ssl_gan_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--config=configs/phantom.py:labels=6",
+SMALL = [  # a teacher and two streams of images, and less to compile than a GAN
+    "--config=configs/phantom.py:labels=6,method=mean_teacher",
+    "--config.data.size=16",
     "--config.data.options.images=160",
     "--config.method.width=4",
     "--config.train.batch_size=8",
@@ -199,8 +200,8 @@ def test_a_first_run_says_what_it_waits_for_and_keeps_its_programs(tmp_path, mon
     monkeypatch.setenv("SSL_GAN_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    config = SMALL[0].replace("labels=6", "labels=6,method=supervised")  # the least to compile
-    args = [config, *SMALL[1:4], "--config.train.steps=4", "--config.train.log_every=1",
+    config = SMALL[0].replace("mean_teacher", "supervised")  # the least to compile
+    args = [config, *SMALL[1:5], "--config.train.steps=4", "--config.train.log_every=1",
             "--config.train.evaluate_every=2", f"--workdir={tmp_path / 'run'}"]  # fmt: skip
     code, out = on_terminal(*args)
     lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line) for line in re.split(r"[\r\n]+", out)]
@@ -228,7 +229,7 @@ def test_a_folder_of_ones_own(tmp_path, capfd):
         "main",
         f"--config={ROOT}/configs/folder.py:steps=4,size=16",
         f"--config.data.dir={tmp_path / 'data'}",
-        *SMALL[2:],
+        *SMALL[3:],
         "--config.train.log_every=2",
         f"--workdir={tmp_path / 'run'}",
     )
