@@ -80,9 +80,22 @@ def _split(
 def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
     """Loads `data.name` (prepares it the first time) and splits it as the config's `data` says.
 
+    Logs how the data were read, each line once and before preparation if it is known by then.
     Raises `UserError` for all that is wrong with data or budget, if possible before preparation.
     """
-    return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
+    logged = set()
+
+    def checked(records: Records) -> Dataset:
+        dataset = assign(records, data, seed)
+        lines = [(logging.INFO, line) for line in summary(records)]
+        lines += [(logging.WARNING, line) for line in warnings(dataset)]
+        for level, line in lines:
+            if line not in logged:
+                logging.log(level, "%s", line)
+        logged.update(line for _, line in lines)
+        return dataset
+
+    return checked(load(data, checked))
 
 
 def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
@@ -125,12 +138,7 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
         if min(most, default=0):
             budget = {"per_class": min(most)}
             val = draw_labels(label, val, records.patient, records.path, **budget, seed=seed)
-    dataset = Dataset(records, labelled, unlabelled, val, test)
-    for line in summary(records):
-        logging.info("%s", line)
-    for line in warnings(dataset):
-        logging.warning("%s", line)
-    return dataset
+    return Dataset(records, labelled, unlabelled, val, test)
 
 
 def summary(records: Records) -> list[str]:
