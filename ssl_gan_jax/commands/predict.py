@@ -10,8 +10,14 @@ threshold that validation chose, or at another --operating_point), ood_score and
 the image is unlike the run's own (score above 1), and its prediction means nothing; both are empty
 where the run has no calibration. --json prints the same as JSON lines.
 
+If positives are rarer or more frequent than among the training labels (drawn evenly over the
+classes where a run has a budget of labels), --prevalence=.1 corrects the probabilities for their
+share, and moves the threshold along: youden and balanced then call the fewest images wrong, a
+sensitivity or specificity calls the same images positive. --adapt_threshold estimates the share
+from the predictions (EM), and is refused where the images differ from training's by more than that.
+
 What cannot be read is named on stderr and skipped. Not for clinical use. Exit codes: 0 done, 1 done
-but for the files named, 2 bad input.
+but for the files named or the estimate refused, 2 bad input.
 """
 
 import argparse
@@ -28,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import inference, paths
-from ssl_gan_jax.commands import arguments
+from ssl_gan_jax.commands import arguments, new_prior
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
@@ -159,11 +165,15 @@ PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="fil
 PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
+PRIOR = PARSER.add_mutually_exclusive_group()
+PRIOR.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
+                   help="of the positive class among these images")  # fmt: skip
+PRIOR.add_argument("--adapt_threshold", action="store_true", help="estimate that share")
 PARSER.add_output("--explain", "DIR", help="overlays of the evidence, as PNG files")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Predicts; 1 where a file was skipped."""
+    """Predicts; 1 where a file was skipped, or an estimate of the prior refused."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -183,19 +193,30 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
     if len(run.classes) == 2:
         print(f"positive class: {run.classes[-1]}; the other: {run.classes[0]}", file=sys.stderr)
-    table: list[dict] = []
+    read_names: list[str] = []
+    answers: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=len(files))
         for names, pixels in read(files, run.config["data"], skipped):
-            table += rows(run, names, predict(pixels), threshold)
+            answers.append(predict(pixels))
             if heat:
-                pictures = map(explain.overlay, pixels, heat(pixels))
-                for i, picture in enumerate(pictures, len(table) - len(names)):
+                pictures = zip(names, map(explain.overlay, pixels, heat(pixels)), strict=True)
+                for i, (name, picture) in enumerate(pictures, len(read_names)):
                     with paths.private():  # it shows a patient
-                        write_png(args.explain / _overlay_name(i, table[i]["path"]), picture)
-            bar.update(task, completed=len(table) + len(skipped))
+                        write_png(args.explain / _overlay_name(i, name), picture)
+            read_names += names
+            bar.update(task, completed=len(read_names) + len(skipped))
+    table, refused = [], False
+    if answers:
+        answer = Prediction(*map(np.concatenate, zip(*answers, strict=True)))
+        if args.prevalence or args.adapt_threshold:
+            answer, threshold, line, refused = new_prior.at_prior(
+                run, answer, args.operating_point, args.prevalence
+            )
+            print(line, file=sys.stderr)
+        table = rows(run, read_names, answer, threshold)
     if out and table:
         write_csv(out, table)  # before anything is printed: the reader may be gone
     for path, reason in skipped:
@@ -209,7 +230,7 @@ def main(args: argparse.Namespace) -> int:
         f"{len(table)} images predicted, {odd} out of distribution, {len(skipped)} skipped",
         file=sys.stderr,
     )
-    return int(bool(skipped))
+    return int(bool(skipped) or refused)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,12 @@ class Drift(NamedTuple):
     share: float  # of the images that are out of distribution
     allowed: float  # the largest share that another prior explains
     misfit: float  # at the worst operating point, in standard errors; NaN where the run has none
-    vetoed: bool  # an estimate of the prior is not to be used
+    far: bool  # the share is larger than chance and another prior explain, or is not known
+
+    @property
+    def vetoed(self) -> bool:
+        """An estimate of the prior is not to be used."""
+        return self.far or self.misfit > MISFIT
 
 
 def training_prior(result: Mapping[str, Any]) -> np.ndarray:
@@ -156,7 +161,7 @@ def drift(
     far = np.isnan(ood).any() or binom.sf(round(share * n) - 1, n, allowed) < LEVEL
     if points and validated:
         misfit = _misfit(score, prior[1], points, validated)
-    return Drift(share, allowed, misfit, bool(far or misfit > MISFIT))
+    return Drift(share, allowed, misfit, bool(far))
 
 
 def _misfit(
