@@ -27,6 +27,9 @@ def main(args: argparse.Namespace) -> None:
     """Writes both files, and says how far calibration was off."""
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
+    if "adaptation" in run.result:
+        raise UserError(f"{run.workdir}: was adapted to images without labels: calibrate the run "
+                        "that it began with")  # fmt: skip
     task = inference.dataset_of(run, args.data_dir)
     if not len(task.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")

@@ -148,7 +148,7 @@ def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence
         raise UserError(f"--explain={overlays}: holds images that are read; choose another folder")
 
 
-def _image(text: str) -> str:
+def image_argument(text: str) -> str:
     """An IMAGE with its `~` expanded, also in @~/list.txt."""
     mark = "@" * text.startswith("@~")
     return mark + os.path.expanduser(text.removeprefix(mark))
@@ -161,7 +161,9 @@ def _kinds(files: Sequence[str]) -> str:
 
 
 PARSER = arguments.Parser("predict", __doc__)
-PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
+PARSER.add_argument(
+    "images", nargs="+", type=image_argument, metavar="IMAGE", help="file, folder or @list"
+)
 PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
