@@ -12,8 +12,9 @@ the new images' statistics in networks with batch normalisation, and changes no 
 
 Nothing is tested: without labels nobody knows whether the adapted run is better than the first. So
 it has no scores, no operating points but the threshold .5, and probabilities that are not
-calibrated; out of distribution is what is unlike the images that it was adapted to. Exit codes: 0
-done, 1 done but for the files named, 2 bad input.
+calibrated; out of distribution is what is unlike the images that it was adapted to.
+
+Exit codes: 0 done, 1 done but for the files named, 2 bad input.
 """
 
 import argparse

@@ -50,13 +50,15 @@ def divide(records: Records, data: Mapping[str, Any]) -> np.ndarray:
 
     80:10:10, or the official test set. With `source_site` and `target_site` as Madani et al. 2018,
     Table 2: the source trains and validates; 20 % of the target's patients are the test set, the
-    other 80 % 'adapt'.
+    other 80 % 'adapt', or where source and target are one site train and validate.
     """
     everywhere = [(None, data["val"], data["test"], {})]
     transfer = [
         ("source_site", data["val"], 0.0, {"test": ""}),  # '': officially another part's
         ("target_site", 0.0, 0.2, {"train": "adapt", "val": ""}),
     ]
+    if data["source_site"] == data["target_site"]:  # the upper bound: its other patients train
+        transfer = [("target_site", data["val"], 0.2, {})]
     if data["target_site"] and not data["source_site"]:
         raise UserError("data.target_site is given, and data.source_site is not: give both")
     part, salt = np.full(len(records.path), "", "<U5"), str(data["split_seed"])
