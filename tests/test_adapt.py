@@ -108,7 +108,7 @@ def test_the_folder_opens_in_every_command_and_says_that_nothing_was_tested(
 ):
     out, images = tmp_path / "new", finished / "images"
     source = {p: p.read_bytes() for p in (finished / "run").rglob("*") if p.is_file()}
-    options = ["--steps=3", "--strong", "--prevalence=.3", "--json"]
+    options = ["--steps=3", "--augmentation=weak", "--prevalence=.3", "--json"]
     args = f"--workdir={finished / 'run'}", images, f"--out={out}"
     assert called(adapt, *args, *options) == 0
     said = capsys.readouterr()

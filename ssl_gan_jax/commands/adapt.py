@@ -1,17 +1,18 @@
 """Adapts a finished run to another hospital's images, without labels and without its own data.
 
     python -m ssl_gan_jax.adapt --workdir=RUN IMAGE_OR_FOLDER... --out=RUN2
-    python -m ssl_gan_jax.adapt --workdir=RUN images --out=RUN2 --strong --prevalence=.3
+    python -m ssl_gan_jax.adapt --workdir=RUN images --out=RUN2 --prevalence=.3 --steps=300
 
 Takes images as `predict` does, and writes a run folder that `predict`, `card`, `export` and
 `report` open. Source hypothesis transfer (Liang et al. 2020): the last layer stays, and the layers
 below it learn to give the new images features that it is sure of (`adaptation.py`). --prevalence
 is the share of the positive class that is expected, by default one half (of K classes, 1/K): where
-the shares are far from that, say so. --strong learns from strongly augmented images. --lr=0 takes
-the new images' statistics in networks with batch normalisation, and changes no weight.
+the shares are far from that, say so. --augmentation=weak, the run's own in place of the strong one,
+fits more to the images as they are. --lr=0 takes the new images' statistics in networks with batch
+normalisation, and changes no weight.
 
-Nothing is tested: without labels nobody knows whether the adapted run is better than the first. So
-it has no scores, no operating points but the threshold .5, and probabilities that are not
+Nothing is tested: without labels it is not known whether the adapted run is better than the first,
+and it was better on Kermany's test images, worse on the phantom's other site. So it has no scores, no operating points but the threshold .5, and probabilities that are not
 calibrated; out of distribution is what is unlike the images that it was adapted to.
 
 Exit codes: 0 done, 1 done but for the files named, 2 bad input.
@@ -46,11 +47,12 @@ PARSER = arguments.Parser("adapt", __doc__)
 PARSER.add_argument("images", nargs="+", type=predict.image_argument, metavar="IMAGE",
                     help="file, folder or @list")  # fmt: skip
 PARSER.add_output("--out", "DIR", required=True, help="folder of the adapted run, a new one")
-PARSER.add_argument("--steps", type=int, default=300, help="of 32 images each; default 300")
+PARSER.add_argument("--steps", type=int, default=100, help="of 32 images each; default 100")
 PARSER.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam; default .0001")
 PARSER.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
                     help="expected share of the positive class")  # fmt: skip
-PARSER.add_argument("--strong", action="store_true", help="learn from strongly augmented images")
+PARSER.add_argument("--augmentation", choices=("strong", "weak"), default="strong",
+                    help="of the images that learn pseudo-labels; default strong")  # fmt: skip
 PARSER.add_argument("--seed", type=int, default=0, help="of order, augmentation and noise")
 
 
@@ -60,7 +62,7 @@ def adapt(
     prior: np.ndarray,
     steps: int,
     lr: float,
-    strongly: bool = False,
+    strongly: bool = True,
     seed: int = 0,
 ) -> TrainState:
     """The state of `run` after so many steps on uint8 images [N,S,S,1].
@@ -164,12 +166,12 @@ def main(args: argparse.Namespace) -> int:
     images = np.concatenate(pixels)
     if len(images) < FEW:
         print(f"warning: {len(images)} images are few to adapt to", file=sys.stderr)
-    state = adapt(run, images, prior, args.steps, args.lr, args.strong, args.seed)
+    state = adapt(run, images, prior, args.steps, args.lr, args.augmentation == "strong", args.seed)
     about = {
         "method": "shot",
         "steps": args.steps,
         "lr": args.lr,
-        "strong": args.strong,
+        "augmentation": args.augmentation,
         "prior": dict(zip(run.classes, prior.tolist(), strict=True)),
         "seed": args.seed,
     }
