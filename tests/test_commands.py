@@ -34,6 +34,7 @@ COMMANDS = {
     "sweep": [*SMALL, "--workdir={out}", "--dry_run"],
     "audit": [*SMALL, "--workdir={out}", "--json"],
     "predict": ["--workdir={run}", "{images}", "--out={out}", "--explain={out}s", "--json"],
+    "adapt": ["--workdir={run}", "{images}", "--out={out}", "--steps=1"],
     "export": ["--workdir={run}", "--format=stablehlo", "--out={out}"],
     "sample": ["--workdir={run}", "--n=2", "--out={out}", "--neighbours"],
     "calibration": ["--workdir={run}"],
@@ -41,7 +42,7 @@ COMMANDS = {
     "quality": ["--features={run}", "{run}"],
     "report": ["{run}", "--out={out}", "--rows={out}.jsonl"],
 }
-NEEDS_NO_CACHE = {"sweep", "predict", "export", "card", "report"}
+NEEDS_NO_CACHE = {"sweep", "predict", "adapt", "export", "card", "report"}
 WRITES_NOTHING = {"sweep"}  # here
 ODD = "a [0-9]* {x} 100% #1 $HOME 'q' \"ü\" -"
 

@@ -40,7 +40,13 @@ def config_of(path, arg=None) -> ml_collections.ConfigDict:
 
 ARGUMENTS = {
     "chex": [f"method={name}" for name in METHODS],
-    "domain": ["scenario=cnn", "scenario=gan", "scenario=gan_adapted"],
+    "domain": [
+        "scenario=cnn",
+        "scenario=gan",
+        "scenario=gan_adapted",
+        "scenario=adamatch",
+        "scenario=target,data=phantom,source=A,target=B",
+    ],
     "synthesis": ["", "size=64"],
 }
 

@@ -378,7 +378,7 @@ def test_every_cell_of_the_results_stands_under_its_method_budget_and_metric(com
     assert checked > 60
 
 
-MODULES = "audit calibration card export main predict quality sample sweep"
+MODULES = "adapt audit calibration card export main predict quality sample sweep"
 
 
 @pytest.mark.parametrize("name", ["report.__main__", *(f"commands.{n}" for n in MODULES.split())])

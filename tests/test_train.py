@@ -338,9 +338,9 @@ def test_a_run_does_not_go_on_with_other_labels(whole, tmp_path, monkeypatch):
         train.run(small("supervised"), tmp_path / "run")
 
 
-def test_checkpoints_of_nobody_knows_what_are_refused(whole, tmp_path):
+def test_checkpoints_without_their_config_are_refused(whole, tmp_path):
     shutil.copytree(whole("supervised") / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(UserError, match=r"without their config\.json"):
         train.run(small("supervised"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 

@@ -27,6 +27,9 @@ def main(args: argparse.Namespace) -> None:
     """Writes both files, and prints the calibration error before and after."""
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
+    if "adaptation" in run.result:
+        raise UserError(f"{run.workdir}: was adapted to images without labels: calibrate the run "
+                        "that it began with")  # fmt: skip
     dataset = inference.dataset_of(run, args.data_dir)
     if not len(dataset.val):
         raise UserError(f"{run.workdir}: there are no validation images to calibrate with")

@@ -10,9 +10,15 @@ threshold of --operating_point, by default Youden's), ood_score and ood. ood is 
 is above 1: the image is unlike the run's images, and its prediction means nothing. Both are empty
 if the run has no calibration. --json prints the rows as JSON lines.
 
+If positives are rarer or more frequent than among the training labels (which a run with a budget of
+labels draws evenly over the classes), --prevalence=.1 corrects the probabilities for their share,
+and moves the threshold: youden and balanced then call the fewest images wrong, a sensitivity or
+specificity calls the same images positive. --adapt_threshold estimates the share from the
+predictions (EM); it is refused if the images differ from those of training by more than the share.
+
 Files that cannot be read are listed on stderr and skipped. Not for clinical use.
 
-Exit codes: 0 done, 1 some files skipped, 2 bad input.
+Exit codes: 0 done, 1 some files skipped or the estimate refused, 2 bad input.
 """
 
 import argparse
@@ -29,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import inference, paths
-from ssl_gan_jax.commands import arguments
+from ssl_gan_jax.commands import arguments, new_prior
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
@@ -143,7 +149,7 @@ def check_outputs(out: Path | None, overlays: Path | None, images_read: Sequence
         raise UserError(f"--explain={overlays}: holds images that are read; choose another folder")
 
 
-def _image(text: str) -> str:
+def image_argument(text: str) -> str:
     """Expands the `~` of an IMAGE, also in @~/list.txt."""
     mark = "@" * text.startswith("@~")
     return mark + os.path.expanduser(text.removeprefix(mark))
@@ -156,15 +162,21 @@ def _kinds(files: Sequence[str]) -> str:
 
 
 PARSER = arguments.Parser("predict", __doc__)
-PARSER.add_argument("images", nargs="+", type=_image, metavar="IMAGE", help="file, folder or @list")
+PARSER.add_argument(
+    "images", nargs="+", type=image_argument, metavar="IMAGE", help="file, folder or @list"
+)
 PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with --json")
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
+PRIOR = PARSER.add_mutually_exclusive_group()
+PRIOR.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
+                   help="of the positive class among these images")  # fmt: skip
+PRIOR.add_argument("--adapt_threshold", action="store_true", help="estimate that share")
 PARSER.add_output("--explain", "DIR", help="folder for overlays of the evidence, as PNG files")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Predicts; returns 1 if a file was skipped."""
+    """Predicts; returns 1 if a file was skipped or an estimate of the prior refused."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -184,19 +196,30 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
     if len(run.classes) == 2:
         print(f"positive class: {run.classes[-1]}; the other: {run.classes[0]}", file=sys.stderr)
-    table: list[dict] = []
+    read_names: list[str] = []
+    answers: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=len(files))
         for names, pixels in read(files, run.config["data"], skipped):
-            table += rows(run, names, predict(pixels), threshold)
+            answers.append(predict(pixels))
             if heat:
-                pictures = map(explain.overlay, pixels, heat(pixels))
-                for i, picture in enumerate(pictures, len(table) - len(names)):
+                pictures = zip(names, map(explain.overlay, pixels, heat(pixels)), strict=True)
+                for i, (name, picture) in enumerate(pictures, len(read_names)):
                     with paths.private():  # it shows a patient
-                        write_png(args.explain / _overlay_name(i, table[i]["path"]), picture)
-            bar.update(task, completed=len(table) + len(skipped))
+                        write_png(args.explain / _overlay_name(i, name), picture)
+            read_names += names
+            bar.update(task, completed=len(read_names) + len(skipped))
+    table, refused = [], False
+    if answers:
+        answer = Prediction(*map(np.concatenate, zip(*answers, strict=True)))
+        if args.prevalence or args.adapt_threshold:
+            answer, threshold, line, refused = new_prior.at_prior(
+                run, answer, args.operating_point, args.prevalence
+            )
+            print(line, file=sys.stderr)
+        table = rows(run, read_names, answer, threshold)
     if out and table:
         write_csv(out, table)  # first, because printing fails if the reader is gone
     for path, reason in skipped:
@@ -210,7 +233,7 @@ def main(args: argparse.Namespace) -> int:
         f"{len(table)} images predicted, {ood} out of distribution, {len(skipped)} skipped",
         file=sys.stderr,
     )
-    return int(bool(skipped))
+    return int(bool(skipped) or refused)
 
 
 if __name__ == "__main__":

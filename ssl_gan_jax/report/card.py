@@ -57,6 +57,7 @@ def render(card: Mapping[str, Any]) -> str:
         f"`{result['method']}` of ssl_gan_jax, on chest X-rays of {size}x{size} pixels; classes: "
         f"{', '.join(map(plain, result['classes']))}. {result['steps']} steps with seed "
         f"{result['seed']}; the weights are those of step {result['best_step']}.",
+        *_adaptation(result.get("adaptation")),
         "## Use",
         USE,
         "\n".join(f"- {text}" for text in WARNINGS),
@@ -113,6 +114,23 @@ def write_card(workdir: Path, config: Mapping[str, Any], result: Mapping[str, An
     write_json(workdir / "model_card.json", card)
     with atomic_write(workdir / "MODEL_CARD.md") as file:
         file.write(render(card))
+
+
+def _adaptation(about: Mapping[str, Any] | None) -> list[str]:
+    """What the command `adapt` did to the run that this card is about otherwise."""
+    if not about:
+        return []
+    before, after = (_counts(about[key]) for key in ("called_before", "called_after"))
+    return [
+        "## Adapted, and not tested",
+        f"The classifier was adapted to {about['images']} images of another place, **without "
+        f"labels** (source hypothesis transfer, {about['steps']} steps from step "
+        f"{about['from_step']}). **Nothing was tested there: it may be worse than the run that it "
+        "began with.** Scores and operating points of that run hold no longer and are left out; "
+        "probabilities are not calibrated, and the threshold is .5. Out of distribution is what is "
+        f"unlike those images. Of them it changed {about['changed']:.1%} of the decisions: "
+        f"{before} before, {after} after. The data below are those of training.",
+    ]
 
 
 def _positive(classes: Sequence[str]) -> str:

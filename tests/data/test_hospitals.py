@@ -91,3 +91,22 @@ def test_m_table_2_from_plco_to_openi_and_trust_26(hospitals, tmp_path, capfd, c
     said = "\n".join(said).encode()
     for text in (said, *(path.read_bytes() for path in written if path.is_file())):
         assert not any(secret.encode() in text for secret in SECRETS)
+
+
+def test_a_folder_with_a_column_site_adapts_from_one_hospital_to_the_other(tmp_path):
+    lines = ["path,label,site"]
+    for i in range(160):
+        name = f"{i:03d}.png"
+        write_image(tmp_path / name, i)
+        lines.append(f"{name},{('well', 'ill')[i % 2]},{'ab'[i % 4 // 2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    for scenario, trains in (("adamatch", "a"), ("target", "b")):
+        arg = f"data=folder,source=a,target=b,scenario={scenario},labels=4,steps=2"
+        config = config_of("domain", arg)
+        config.train.unlabeled_batch_size = 8 if scenario == "adamatch" else 0
+        result = run(config, tmp_path, tmp_path / scenario)
+        sites = {part: set(about["sites"]) for part, about in result["splits"].items()}
+        assert sites["labelled"] == sites["validation"] == {trains} and sites["test"] == {"b"}
+        assert result["labelled"] == 8 and result["test"]["n"] > 0
+        if scenario == "adamatch":
+            assert sites["unlabelled"] == {"b"} and config.method.align and config.method.relative
