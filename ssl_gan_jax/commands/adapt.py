@@ -36,7 +36,7 @@ from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import write_json
-from ssl_gan_jax.inference import BATCH, FinishedRun
+from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.report.card import write_card
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import TrainState
@@ -97,7 +97,7 @@ def adapt(
     classify, order = jax.jit(run.method.classify), np.zeros(0, int)
     for taken in range(steps):
         if len(order) < size:  # an epoch, with pseudo-labels of its own
-            logits, features = metrics.batched(functools.partial(classify, state), images, BATCH)
+            logits, features = metrics.batched(functools.partial(classify, state), images)
             if not np.isfinite(logits).all():
                 raise UserError(f"step {taken}: the weights diverge; give a lower --lr")
             label = adaptation.pseudo_labels(features, calibration.tempered(logits, 1.0))
@@ -114,10 +114,8 @@ def write(
 ) -> dict[str, Any]:  # noqa: ANN401
     """Writes the run folder `out` of an adapted state; returns what it says of the adaptation."""
     compiled = functools.partial(jax.jit(run.method.classify), state)
-    logits, features = metrics.batched(compiled, images, BATCH)
-    before, _ = metrics.batched(
-        functools.partial(jax.jit(run.method.classify), run.state), images, BATCH
-    )
+    logits, features = metrics.batched(compiled, images)
+    before, _ = metrics.batched(functools.partial(jax.jit(run.method.classify), run.state), images)
     called = [metrics.decide(calibration.tempered(x, 1.0)) for x in (before, logits)]
     held = np.arange(len(images)) % 5 == 4
     known, others = (features[~held], features[held]) if held.any() else (features, features)

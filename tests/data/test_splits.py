@@ -210,7 +210,9 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
         dataset.open_dataset(DATA | {"adapt": "target"}, 0)
     with pytest.raises(UserError, match="no training images"):
         dataset.open_dataset(transfer | {"source_site": "b", "val": 0.799999}, 0)
-    upper = dataset.divide(found, transfer | {"source_site": "b"})  # the target's own patients
+    upper = dataset.split_images(
+        found, transfer | {"source_site": "b"}
+    )  # the target's own patients
     np.testing.assert_array_equal(upper == "test", part == "test")
     assert not upper[:30].any() and set(upper[part == "adapt"]) == {"train", "val"}
 
