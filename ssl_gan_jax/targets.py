@@ -19,13 +19,17 @@ is the two classes l_0, l_1 with a = l_1 - l_0 and b = (l_0 + l_1)/2 - l_fake. T
 with y_k a_k, real images would be pushed towards "present".
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.special import expit, softmax
 
 from ssl_gan_jax.types import Array
 
@@ -40,11 +44,57 @@ class Kind(NamedTuple):
     """Logits [B,K] and labels -> -E log p(y|x), []."""
     real_logit: Callable[[Array], Array]
     """Outputs [B,K+1] of D -> z [B]."""
+    probability: Callable[[np.ndarray], np.ndarray]
+    """Logits [N,K] in NumPy -> probabilities [N,K]."""
+    has_threshold: Callable[[int], bool]
+    """Whether thresholds decide, if there are K classes or findings; else the largest logit."""
+    members: Callable[[np.ndarray, int], np.ndarray]
+    """Labels and K -> [N,K] bool: whether an image is of a class, or shows a finding."""
 
 
 def of(label: Array | np.ndarray) -> Kind:
     """The kind of these labels."""
     return CLASSES if label.ndim == 1 else FINDINGS
+
+
+def findings_in(module: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a function for labels of classes.
+
+    Labels [N,K] of findings go to the function of the same name and arguments in `module`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        place = list(inspect.signature(function).parameters).index("label")
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            label = args[place] if len(args) > place else kwargs["label"]
+            if np.ndim(label) < 2:
+                return function(*args, **kwargs)
+            return getattr(importlib.import_module(module), function.__name__)(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def is_labelled(label: np.ndarray) -> np.ndarray:
+    """Whether anything is known of an image: labels -> [N] bool."""
+    return label >= 0 if label.ndim == 1 else (label >= 0).any(axis=1)
+
+
+def counts(label: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    """The number of images of each class, or with each finding; JSON-ready."""
+    number = of(label).members(label, len(classes)).sum(axis=0).tolist()
+    return dict(zip(classes, number, strict=True))
+
+
+def lacking(label: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes without an image; the findings without an image that shows, or lacks, them."""
+    without = ~of(label).members(label, len(classes)).any(axis=0)
+    if of(label) is FINDINGS:
+        without |= ~(label == 0).any(axis=0)
+    return [name for name, bad in zip(classes, without, strict=True) if bad]
 
 
 def _pairs(logits: Array) -> Array:
@@ -65,10 +115,17 @@ CLASSES = Kind(
         logits, y
     ).mean(),
     real_logit=lambda out: jax.nn.logsumexp(out[:, :-1], axis=-1) - out[:, -1],
+    probability=lambda logits: softmax(np.asarray(logits, np.float64), axis=1),
+    has_threshold=lambda k: k == 2,
+    members=lambda label, k: label[:, None] == np.arange(k),
 )
 FINDINGS = Kind(
     name="findings",
     choices=_pairs,
     cross_entropy=_known_cross_entropy,
     real_logit=lambda out: jax.nn.logsumexp(_pairs(out[:, :-1]), axis=-1).sum(-1) + out[:, -1],
+    probability=lambda logits: expit(np.asarray(logits, np.float64)),
+    has_threshold=lambda k: True,
+    members=lambda label, k: label == 1,
 )
+KINDS = {kind.name: kind for kind in (CLASSES, FINDINGS)}
