@@ -11,12 +11,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import processes
+from ssl_gan_jax import processes, targets
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.dataset import check_classes, check_data, fingerprint, open_dataset
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import grid, write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.compiled import Compiled, compile_method
@@ -218,7 +218,7 @@ class TrainingRun:
 
         size = self.config.train.evaluation_batch_size
         logits = metrics.logits_of(predict, self.dataset.records.image[rows], size)
-        return calibration.tempered(logits, 1.0), logits
+        return targets.of(self.dataset.records.label).probability(logits), logits
 
     def samples(self, state: TrainState) -> jax.Array:
         """Images [SAMPLES,S,S,1] in [-1,1] of the same z for every state."""
@@ -233,8 +233,8 @@ class TrainingRun:
 
     def _log_start(self, start: int) -> None:
         data, task = self.config.data, self.dataset
-        label = task.records.label[task.labeled]
-        per_class = (f"{np.sum(label == k)} {name}" for k, name in enumerate(self.classes))
+        counts = targets.counts(task.records.label[task.labeled], self.classes)
+        per_class = (f"{n} {name}" for name, n in counts.items())
         logging.info(
             "%s on %s at %dx%d: %s labelled; %d training, %d validation, %d test images; "
             "steps %d-%d",
