@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from ssl_gan_jax import inference, train
 from ssl_gan_jax.commands import predict as predict_command
 from ssl_gan_jax.config import base
+from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, findings, metrics
 from ssl_gan_jax.report import predictions
 from ssl_gan_jax.report.card import write_card
@@ -138,6 +139,15 @@ def test_a_run_tests_calibrates_and_describes_every_finding(run):
     assert "| rare |" in card and "in test 2 of 3" in card
     write_card(workdir, *inference.read(workdir))
     assert (workdir / "MODEL_CARD.md").read_text() == card
+
+
+def test_a_method_without_such_a_loss_is_refused_before_images_are_prepared(tmp_path):
+    config = base("mixmatch", data="phantom", size=16)
+    config.data.update(cache_dir=str(tmp_path / "cache"))
+    config.data.options = {"images": 40, "findings": "all"}
+    with pytest.raises(UserError, match="mixmatch cannot learn several findings"):
+        train.run(config, tmp_path / "run")
+    assert not list(tmp_path.glob("cache/phantom/*")) and not (tmp_path / "run").exists()
 
 
 def test_predict_has_a_column_for_each_finding(run, tmp_path):

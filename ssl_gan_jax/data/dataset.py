@@ -78,12 +78,20 @@ def _split(
     )
 
 
-def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
+def open_dataset(
+    data: Mapping[str, Any], seed: int, check: Callable[[np.ndarray], Any] = lambda label: None
+) -> Dataset:
     """Loads `data.name` (prepares it the first time) and splits it as the config's `data` says.
 
     Raises `UserError` for all that is wrong with data or budget, if possible before preparation.
+    `check` takes the labels of all images, and may raise as well.
     """
-    return assign(load(data, lambda listed: assign(listed, data, seed)), data, seed)
+
+    def check_all(listed: Records) -> None:
+        check(listed.label)
+        assign(listed, data, seed)
+
+    return assign(load(data, check_all), data, seed)
 
 
 def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:

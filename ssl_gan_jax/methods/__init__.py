@@ -19,7 +19,7 @@ import ml_collections
 
 from ssl_gan_jax import targets
 from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.types import Batch, Key, Method, TrainState
+from ssl_gan_jax.types import Array, Batch, Key, Method, TrainState
 
 
 def names() -> list[str]:
@@ -72,14 +72,19 @@ def build(config: Mapping[str, Any]) -> Method:
     name = module.__name__.rpartition(".")[2]
 
     def init(key: Key, batch: Batch) -> TrainState:
-        if targets.of(batch.label) is targets.FINDINGS and not getattr(module, "FINDINGS", False):
-            able = (other for other in names() if getattr(_module(other), "FINDINGS", False))
-            raise UserError(f"{name} cannot learn several findings; {', '.join(able)} can")
+        check_labels(name, batch.label)
         state = method.init(key, batch)
         _check_contract(name, method, state, batch)
         return state
 
     return method._replace(init=init)
+
+
+def check_labels(name: str, label: Array) -> None:
+    """Raises UserError if the method `name` cannot learn labels of this kind."""
+    able = [other for other in names() if getattr(_module(other), "FINDINGS", False)]
+    if targets.of(label) is targets.FINDINGS and name not in able:
+        raise UserError(f"{name} cannot learn several findings; {', '.join(able)} can")
 
 
 def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) -> None:

@@ -1,6 +1,7 @@
 """One training run: its data, its state, its folder, and the events of its loop."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import processes, targets
+from ssl_gan_jax import methods, processes, targets
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.dataset import check_classes, check_data, fingerprint, open_dataset
@@ -47,7 +48,8 @@ class TrainingRun:
         self.shard_sizes = (train.batch_size, train.unlabeled_batch_size) if shard else None
         check(config)
         self._check_method()  # before it prepares images, which may take hours
-        self.dataset = open_dataset(config.data, train.seed)
+        can_learn = functools.partial(methods.check_labels, config.method.name)
+        self.dataset = open_dataset(config.data, train.seed, can_learn)
         self.classes = self.dataset.records.classes
         self.compiled = self.compile()
         if self.compiled.classify:
