@@ -10,8 +10,11 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from ssl_gan_jax import inference, train
+from ssl_gan_jax.commands import calibration as calibration_command
+from ssl_gan_jax.commands import export
 from ssl_gan_jax.commands import predict as predict_command
 from ssl_gan_jax.config import base
+from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, findings, metrics
 from ssl_gan_jax.report import predictions
@@ -139,6 +142,27 @@ def test_a_run_tests_calibrates_and_describes_every_finding(run):
     assert "| rare |" in card and "in test 2 of 3" in card
     write_card(workdir, *inference.read(workdir))
     assert (workdir / "MODEL_CARD.md").read_text() == card
+
+
+def test_an_exported_model_has_the_probabilities_of_predict(run):
+    workdir, result, _ = run
+    opened = inference.open_run(workdir)
+    images = RNG.integers(0, 256, (3, 16, 16, 1)).astype(np.uint8)
+    expected = inference.predictor(opened)(images).probability
+    got, _ = export.portable(opened)(to_float(images))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    about = export.preprocessing(opened)
+    assert np.shape(about["threshold"]) == np.shape(about["temperature"]) == (3,)
+    assert about["operating_points"]["balanced"] == [0.5] * 3
+    assert about["decision"] == "each finding whose probability >= its threshold"
+    json.dumps(about)
+
+
+def test_calibration_is_made_again_as_training_made_it(run):
+    workdir = run[0]
+    before = (workdir / "calibration.json").read_bytes()
+    calibration_command.main(calibration_command.PARSER.parse_args([f"--workdir={workdir}"]))
+    assert (workdir / "calibration.json").read_bytes() == before
 
 
 def test_a_method_without_such_a_loss_is_refused_before_images_are_prepared(tmp_path):
