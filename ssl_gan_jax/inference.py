@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gan_jax import methods
+from ssl_gan_jax import methods, targets
 from ssl_gan_jax.data.dataset import Dataset, check_data, open_dataset
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
@@ -32,6 +32,7 @@ class FinishedRun(NamedTuple):
     method: Method
     state: TrainState
     calibration: calibration.Calibration
+    target: targets.Kind = targets.CLASSES  # whether `classes` are classes or findings
 
 
 class Prediction(NamedTuple):
@@ -54,6 +55,7 @@ def open_run(workdir: str | Path) -> FinishedRun:
             "aspect": "squash",
             **config["data"],
         }  # missing in runs of earlier versions
+        target = targets.KINDS[result.get("target", "classes")]
         classes, size, train = tuple(result["classes"]), config["data"]["size"], config["train"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
         settings.pop("shift_fake", None)  # only in runs of version 0.1
@@ -67,7 +69,7 @@ def open_run(workdir: str | Path) -> FinishedRun:
     template = jax.eval_shape(method.init, jax.random.key(0), batch)
     state, _ = checkpoint.restore_step(workdir / "checkpoints", step, template)
     fitted = calibration.load(workdir, threshold)
-    return FinishedRun(workdir, config, result, classes, method, state, fitted)
+    return FinishedRun(workdir, config, result, classes, method, state, fitted, target)
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -92,7 +94,7 @@ def predict(run: FinishedRun, images: Array) -> tuple[Array, Array]:
     logits, features = run.method.classify(run.state, images)
     ood_detector = run.calibration.ood_detector
     ood = ood_detector.score(features) if ood_detector else jnp.full(images.shape[0], jnp.nan)
-    return logits / run.calibration.temperature, ood
+    return logits / run.calibration.scale, ood
 
 
 def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
@@ -108,7 +110,7 @@ def predictor(run: FinishedRun) -> Callable[[np.ndarray], Prediction]:
         logits, ood = metrics.batched(compiled, images)
         if not np.isfinite(logits).all():
             raise UserError(f"{run.workdir}: predictions are not finite: the weights have diverged")
-        return Prediction(calibration.tempered(logits, 1.0), ood)
+        return Prediction(run.target.probability(logits), ood)
 
     return compiled_predict
 

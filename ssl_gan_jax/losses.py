@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax.nn import softplus
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.types import Array
 
 
 def cross_entropy(logits: Array, y: Array) -> Array:
-    """-E log p(y|x); logits [B,K], y [B] int -> []."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    """-E log p(y|x); logits [B,K], y [B] int, or [B,K] for findings -> []."""
+    return targets.of(y).cross_entropy(logits, y)
 
 
 def bce_real(logit: Array) -> Array:
@@ -48,17 +49,22 @@ def pseudo_label(
     loss and gradient are exactly 0.
 
     Args:
-      logits: [B,K], of generated images.
+      logits: [B,K], of generated images; [B,K,2] for findings, each kept or not by itself.
       tau: in [0,1), an image is kept if its largest probability is above tau.
-      mean: "kept" divides by the number of kept images (EC-GAN), "batch" by B (FixMatch).
+      mean: "kept" divides by the number of kept images (EC-GAN), "batch" by that of all (FixMatch).
       soft: the target is p instead of its one-hot arg max.
     """
     p = jax.lax.stop_gradient(jax.nn.softmax(logits))
     kept = (p.max(-1) > tau).astype(logits.dtype)
     one_hot = jax.nn.one_hot(p.argmax(-1), logits.shape[-1], dtype=logits.dtype)
     loss = optax.softmax_cross_entropy(logits, p if soft else one_hot)
-    n = jnp.maximum(kept.sum(), 1.0) if mean == "kept" else len(logits)
-    return PseudoLabeled((loss * kept).sum() / n, kept.mean(), kept @ one_hot)
+    n = jnp.maximum(kept.sum(), 1.0) if mean == "kept" else kept.size
+    return PseudoLabeled((loss * kept).sum() / n, kept.mean(), kept_counts(kept, one_hot))
+
+
+def kept_counts(kept: Array, one_hot: Array) -> Array:
+    """How many pseudo-labels of each class are kept; [...] in {0,1} and [...,K] -> [K]."""
+    return kept.reshape(-1) @ one_hot.reshape(-1, one_hot.shape[-1])
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
@@ -67,12 +73,12 @@ def kl(log_p: Array, log_q: Array) -> Array:
 
 
 def consistency(logits: Array, q: Array) -> Array:
-    """E |p(y|x) - q|^2 / K; no gradient to q; [B,K], [B,K] -> []."""
+    """E |p(y|x) - q|^2 / K; no gradient to q; [...,K], [...,K] -> []."""
     return jnp.square(jax.nn.softmax(logits) - jax.lax.stop_gradient(q)).mean()
 
 
 def entropy(logits: Array) -> Array:
-    """-E sum_y p(y|x) log p(y|x); [B,K] -> []."""
+    """-E sum_y p(y|x) log p(y|x); [...,K] -> []."""
     return optax.softmax_cross_entropy(logits, jax.nn.softmax(logits)).mean()
 
 

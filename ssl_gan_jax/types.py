@@ -26,7 +26,7 @@ class Batch(struct.PyTreeNode):
     """The images of a step: B labelled and U unlabelled. U is 0 if a method uses no unlabelled."""
 
     image: Array  # [B,H,W,1] float32 in [-1,1]
-    label: Array  # [B] int32 in 0..K-1
+    label: Array  # [B] int32 in 0..K-1; or [B,K] of findings, see targets.py
     unlabeled: Array  # [U,H,W,1] float32 in [-1,1]
 
 

@@ -12,6 +12,7 @@ Writes into the run's folder. Exit codes: 0 done, 2 bad input.
 import argparse
 
 import jax
+import numpy as np
 
 from ssl_gan_jax import inference
 from ssl_gan_jax.commands import arguments, ending
@@ -36,7 +37,9 @@ def main(args: argparse.Namespace) -> None:
     classify = jax.jit(run.method.classify)
     fitted, _ = fit_calibration(classify, run.state, dataset)
     calibration.save(run.workdir, fitted)
-    ending.print_result(args.json, temperature=fitted.temperature, **fitted.validation)
+    ending.print_result(
+        args.json, temperature=np.asarray(fitted.scale).tolist(), **fitted.validation
+    )
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ from typing import Any
 import jax
 import jax.extend
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_gan_jax import inference
 from ssl_gan_jax.commands import arguments, ending
 from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation.calibration import POINTS
 from ssl_gan_jax.files import atomic_write, user_error, write_json
 from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.nets import convolution
+from ssl_gan_jax.targets import FINDINGS
 from ssl_gan_jax.types import Array
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -43,7 +46,7 @@ def portable(run: FinishedRun) -> Callable[[Array], tuple[Array, Array]]:
 
     def answer(images: Array) -> tuple[Array, Array]:
         logits, ood = inference.predict(run, images)
-        return jax.nn.softmax(logits), ood
+        return (jax.nn.sigmoid if run.target is FINDINGS else jax.nn.softmax)(logits), ood
 
     with convolution.form("xla"):
         traced = jax.make_jaxpr(answer)(jnp.zeros((1, size, size, 1)))
@@ -55,8 +58,13 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
     """How to make the model's input, and what its outputs mean; JSON-ready."""
     data, size = run.config["data"], run.config["data"]["size"]
     equalize, aspect = data["equalize"], data["aspect"]
-    binary = len(run.classes) == 2
-    rule = f"{run.classes[-1]} if its probability >= threshold"
+    fitted, has_threshold = run.calibration, run.target.has_threshold(len(run.classes))
+    points, decision = fitted.operating_points, "the most probable class"
+    if run.target is FINDINGS:
+        points = POINTS if any(of["operating_points"] for of in fitted.findings) else ()
+        decision = "each finding whose probability >= its threshold"
+    elif has_threshold:
+        decision = f"{run.classes[-1]} if its probability >= threshold"
     return {
         "input": {
             "shape": ["batch", size, size, 1],
@@ -81,12 +89,10 @@ def preprocessing(run: FinishedRun) -> dict[str, Any]:
                 "known": run.calibration.ood_detector is not None,
             },
         },
-        "temperature": run.calibration.temperature,  # included in the model
-        "threshold": run.calibration.threshold() if binary else None,
-        "operating_points": {
-            n: p["threshold"] for n, p in run.calibration.operating_points.items()
-        },
-        "decision": rule if binary else "the most probable class",
+        "temperature": np.asarray(fitted.scale).tolist(),  # included in the model
+        "threshold": np.asarray(fitted.threshold()).tolist() if has_threshold else None,
+        "operating_points": {n: np.asarray(fitted.threshold(n)).tolist() for n in points},
+        "decision": decision,
         "method": run.config["method"]["name"],
         "notice": "not for clinical use",
     }

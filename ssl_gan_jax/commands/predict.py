@@ -8,7 +8,8 @@ Takes files, folders (all images below them, as in training), and @FILE, a list 
 Writes a row for each image: path, p_<class> (with the run's temperature), decision (at the
 threshold of --operating_point, by default Youden's), ood_score and ood. ood is "yes" if the score
 is above 1: the image is unlike the run's images, and its prediction means nothing. Both are empty
-if the run has no calibration. --json prints the rows as JSON lines.
+if the run has no calibration. If an image may have several findings, the decision names those that
+reach their own thresholds, as in a|b, or none. --json prints the rows as JSON lines.
 
 If positives are rarer or more frequent than among the training labels (which a run with a budget of
 labels draws evenly over the classes), --prevalence=.1 corrects the probabilities for their share,
@@ -39,9 +40,10 @@ from ssl_gan_jax.commands import arguments, new_prior
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import explain, metrics
+from ssl_gan_jax.evaluation import explain, findings, metrics
 from ssl_gan_jax.files import atomic_write, write_png
 from ssl_gan_jax.inference import FinishedRun, Prediction
+from ssl_gan_jax.targets import FINDINGS
 
 CHUNK = 256  # images in memory at a time
 
@@ -100,15 +102,18 @@ def read(
 
 
 def rows(
-    run: FinishedRun, paths: Sequence[str], answer: Prediction, threshold: float
+    run: FinishedRun, paths: Sequence[str], answer: Prediction, threshold: float | np.ndarray
 ) -> list[dict]:
     """A JSON-ready row for each image, with the columns of the CSV file."""
-    decisions = metrics.decide(answer.probability, threshold)
+    if run.target is FINDINGS:
+        decisions = findings.decisions(answer.probability, threshold, run.classes)
+    else:
+        decisions = [run.classes[k] for k in metrics.decide(answer.probability, threshold)]
     return [
         {
             "path": path,
             **{f"p_{name}": p for name, p in zip(run.classes, probability, strict=True)},
-            "decision": run.classes[decision],
+            "decision": decision,
             "ood_score": None if np.isnan(ood) else float(ood),
             "ood": None if np.isnan(ood) else "yes" if ood > 1 else "no",
         }
@@ -194,7 +199,7 @@ def main(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(f"{len(files)} images: {_kinds(files)}", file=sys.stderr)
-    if len(run.classes) == 2:
+    if len(run.classes) == 2 and run.target is not FINDINGS:
         print(f"positive class: {run.classes[-1]}; the other: {run.classes[0]}", file=sys.stderr)
     read_names: list[str] = []
     answers: list[Prediction] = []

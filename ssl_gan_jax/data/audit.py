@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.data.records import Records
@@ -30,13 +31,15 @@ def audit(found: Records, split: np.ndarray) -> tuple[dict[str, Any], Pairs]:
     # Also among those of a split, and those with a label, if the first of all has none.
     first = first_equal(found.image)
     exact, divided, labelled = (
-        exact_pairs(first, varied & among) for among in (True, split != "", found.label >= 0)
+        exact_pairs(first, varied & among)
+        for among in (True, split != "", targets.is_labelled(found.label))
     )
     exact = np.unique(np.concatenate([exact, divided]), axis=0)
     near, all_of_them = near_pairs(found.image, varied, first, split)
     patients = patients_across(found.patient, split)
     per_patient = collections.Counter(np.unique(found.patient, return_counts=True)[1].tolist())
-    contradict = labelled[np.ptp(found.label[labelled], 1) > 0]
+    label = found.label.reshape(len(found.label), -1)[labelled]  # [P,2,1], or of findings [P,2,K]
+    contradict = labelled[((label.min(1) >= 0) & (np.ptp(label, 1) > 0)).any(1)]
 
     def listed(pairs: Pairs) -> list[list[str]]:
         return found.path[pairs[:LISTED]].tolist()
@@ -179,8 +182,14 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _groups(found: Records, split: np.ndarray) -> Iterator[tuple[dict[str, str], np.ndarray]]:
-    keys = np.stack([found.site, split, found.label.astype(str)], axis=1)
-    for site, part, label in np.unique(keys, axis=0).tolist():
-        name = found.classes[int(label)] if int(label) >= 0 else "unlabelled"
-        rows = np.flatnonzero((keys == (site, part, label)).all(axis=1))
-        yield {"site": site, "split": part, "class": name}, rows
+    """The images of each site, split and class; those with several findings come several times."""
+    members = targets.of(found.label).members(found.label, len(found.classes))
+    labelled = targets.is_labelled(found.label)
+    none = {"none": labelled & ~members.any(1)} if found.label.ndim == 2 else {}
+    of_class = {"unlabelled": ~labelled, **none, **dict(zip(found.classes, members.T, strict=True))}
+    keys = np.stack([found.site, split], axis=1)
+    for site, part in np.unique(keys, axis=0).tolist():
+        here = (keys == (site, part)).all(axis=1)
+        for name, of_it in of_class.items():
+            if len(rows := np.flatnonzero(here & of_it)):
+                yield {"site": site, "split": part, "class": name}, rows

@@ -1,13 +1,14 @@
 """Which images a run trains, validates and tests on, as the `data` of its config says."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.config import ADAPT
 from ssl_gan_jax.data import records as records_lib
 from ssl_gan_jax.data.records import Records
@@ -81,15 +82,19 @@ def _split(
     )
 
 
-def open_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
+def open_dataset(
+    data: Mapping[str, Any], seed: int, check: Callable[[np.ndarray], Any] = lambda label: None
+) -> Dataset:
     """Loads `data.name` (prepares it the first time) and splits it as the config's `data` says.
 
     Logs how the data were read, each line once and before preparation if it is known by then.
     Raises `UserError` for all that is wrong with data or budget, if possible before preparation.
+    `check` takes the labels of all images, and may raise as well.
     """
     logged = set()
 
     def checked(records: Records) -> Dataset:
+        check(records.label)
         dataset = assign(records, data, seed)
         lines = [(logging.INFO, line) for line in summary(records)]
         lines += [(logging.WARNING, line) for line in warnings(dataset)]
@@ -108,7 +113,8 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
     Labels, validation's included, never come from images to adapt to. These are the unlabelled
     images with `data.adapt` "target", as in Madani et al. 2018; with "mixture" they join those of
     the source. With `data.validation` "budget" validation has no more labels of a class than
-    training. Raises `UserError` for a choice of `data` that is none, or that the images lack.
+    training; with findings, no more labelled images. Raises `UserError` for a choice of `data` that
+    is none, or that the images lack.
     """
     adapt = ADAPT.get(data["adapt"], data["adapt"])
     check_choice("data.pool", data["pool"], ("all", "labelled"))
@@ -122,8 +128,10 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
         raise UserError(
             f"data: no training images among {len(part)}; give more images or another division"
         )
-    has_label = label >= 0
+    has_label = targets.is_labelled(label)
     if data["only_class"]:
+        if records.label.ndim == 2:
+            raise UserError("data.only_class: with findings there are no classes; leave it out")
         check_choice("data.only_class", data["only_class"], records.classes)
         has_label = label == records.classes.index(data["only_class"])
         train = train[has_label[train]]
@@ -137,10 +145,12 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
     val, test = (np.flatnonzero((part == name) & has_label) for name in ("val", "test"))
     check_choice("data.validation", data.get("validation", "all"), ("all", "budget"))
     if data.get("validation") == "budget":
-        classes = np.unique(label[labelled])
-        most = [int(np.sum(label[rows] == k)) for rows in (labelled, val) for k in classes]
-        if min(most, default=0):
-            budget = {"per_class": min(most)}
+        budget = {"images": min(len(labelled), len(val))}
+        if targets.of(label) is targets.CLASSES:
+            classes = np.unique(label[labelled])
+            most = [int(np.sum(label[rows] == k)) for rows in (labelled, val) for k in classes]
+            budget = {"per_class": min(most, default=0)}
+        if min(budget.values()):
             val = draw_labels(label, val, records.patient, records.path, **budget, seed=seed)
     return Dataset(records, labelled, unlabelled, val, test)
 
@@ -148,7 +158,7 @@ def assign(records: Records, data: Mapping[str, Any], seed: int) -> Dataset:
 def summary(records: Records) -> list[str]:
     """How the source read the data, which class is the positive one, and what splits are by."""
     lines = list(records.metadata.summary)
-    if len(records.classes) == 2:
+    if len(records.classes) == 2 and targets.of(records.label) is targets.CLASSES:
         lines.append(f"positive class: {records.classes[1]}; the other: {records.classes[0]}")
     if not records.metadata.by_patient:
         lines.append("no patients are given: splits and intervals are by image")
@@ -158,6 +168,8 @@ def summary(records: Records) -> list[str]:
 def warnings(dataset: Dataset) -> list[str]:
     """What of the data may mislead: the source's warnings, and parts that lack a class."""
     records, found = dataset.records, list(dataset.records.metadata.warnings)
+    if targets.of(records.label) is targets.FINDINGS:
+        return [*found, *_findings_without(dataset)]
     kinds = np.unique(records.label[records.label >= 0])
     for name, rows in (("validation", dataset.val), ("test", dataset.test)):
         lacking = np.setdiff1d(kinds, records.label[rows])
@@ -169,9 +181,31 @@ def warnings(dataset: Dataset) -> list[str]:
     return found
 
 
+def _findings_without(dataset: Dataset) -> Iterator[str]:
+    """The parts in which findings are always, or never, present among the images that say so."""
+    label, classes = dataset.records.label, dataset.records.classes
+    parts = {"training": dataset.labeled, "validation": dataset.val, "test": dataset.test}
+    for name, rows in parts.items():
+        if not len(rows) and name in _WITHOUT:
+            yield f"no labelled {name} images: {_WITHOUT[name]}"
+        elif lacking := targets.lacking(label[rows], classes):
+            yield (
+                f"no {name} image is known to show, or none to lack, {', '.join(lacking)}: "
+                f"{'it cannot be learnt' if name == 'training' else 'it has no scores there'}"
+            )
+
+
 def check_classes(dataset: Dataset) -> None:
-    """Raise `UserError` for fewer than two classes, or one without a labelled training image."""
+    """Raise `UserError` for fewer than two classes, or one without a labelled training image.
+
+    Of findings, if none can be learnt; `warnings` names those that cannot.
+    """
     records, classes = dataset.records, dataset.records.classes
+    if targets.of(records.label) is targets.FINDINGS:
+        if len(targets.lacking(records.label[dataset.labeled], classes)) == len(classes):
+            names = ", ".join(classes)
+            raise UserError(f"data: no training images both show and lack a finding of {names}")
+        return
     if len(classes) < 2:
         raise UserError(
             f"data: a classifier needs two classes, and there is {' and '.join(classes) or 'none'}"

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from ssl_gan_jax.data import images
+from ssl_gan_jax.data.names import class_key
 from ssl_gan_jax.errors import UserError, check_choice
 
 UNLABELED = -1
@@ -33,7 +34,7 @@ class Row(NamedTuple):
     """One image, as its source describes it."""
 
     path: str  # unique; relative to data_dir as the user named it, with forward slashes
-    label: int  # 0..K-1, or UNLABELED
+    label: int | tuple[int, ...]  # 0..K-1, or UNLABELED; of K findings each 1, 0 or UNLABELED
     patient: str  # images of one patient share it
     split: str = ""  # official split: 'train', 'val', 'test'; '' = none
     site: str = ""  # institution, '' if there is only one
@@ -59,6 +60,18 @@ def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) 
 def outcome(option: str, choice: str) -> int | None:
     """Return the label that an option such as `uncertain="unlabelled"` means; None: left out."""
     return OUTCOMES[check_choice(f"data.options.{option}", choice, OUTCOMES)]
+
+
+def chosen_findings(choice: Sequence[str] | str, known: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the `known` findings that `data.options.findings` names; "all": all."""
+    if choice == "all":
+        return tuple(known)
+    given = choice.split(",") if isinstance(choice, str) else choice
+    by_key = {class_key(name): name for name in known}
+    found = [check_choice("data.options.findings", class_key(str(name)), by_key) for name in given]
+    if len(set(found)) < len(found):
+        raise UserError(f"data.options.findings={','.join(found)}: a finding is named twice")
+    return tuple(by_key[key] for key in found)
 
 
 def stem(name: str) -> str:

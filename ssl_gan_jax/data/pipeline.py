@@ -39,7 +39,7 @@ def batches(
 
     Args:
         image: [N,H,W,1] uint8.
-        label: [N] int; read at `labelled` only.
+        label: [N] int, or [N,K] of findings; read at `labelled` only.
         labelled: indices of the images whose labels are known.
         unlabelled: indices of the images for the unlabelled stream.
         batch_size: B, labelled images a step, over all processes.

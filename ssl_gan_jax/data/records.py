@@ -37,7 +37,7 @@ class Records:
     """One prepared data set in memory, in the order of `path`."""
 
     image: np.ndarray  # [N,H,W,1] uint8
-    label: np.ndarray  # [N] int32, 0..K-1; -1 = unlabelled
+    label: np.ndarray  # [N] int32, 0..K-1; -1 = unlabelled; or [N,K] of findings, see targets.py
     patient: np.ndarray  # [N] str, grouping key
     path: np.ndarray  # [N] str, relative to data.dir as the user named it
     split: np.ndarray  # [N] str, official split 'train', 'val' or 'test'; '' = none

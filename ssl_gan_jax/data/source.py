@@ -66,10 +66,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init_subclass__(skip_registration=True, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.size
+        size, index = self.builder_config.size, self.builder_config.index
+        shape = np.shape(index.rows[0].label) if index and index.rows else ()
         features = {
             "image": tfds.features.Tensor(shape=(size, size, 1), dtype=np.uint8),
-            "label": tfds.features.Scalar(np.int64),  # a ClassLabel cannot be -1
+            "label": tfds.features.Tensor(shape=shape, dtype=np.int64),  # a ClassLabel cannot be -1
             **dict.fromkeys(("patient", "path", "split", "site"), tfds.features.Text()),
         }
         features = tfds.features.FeaturesDict(features)

@@ -9,6 +9,7 @@ import unicodedata
 
 import numpy as np
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.errors import UserError
 
 OFFICIAL = ("", "train", "val", "test")  # '' = the data set prescribes nothing for this image
@@ -96,31 +97,48 @@ def draw_labels(
     at one seed a smaller budget is a subset of a larger one, and an image more or less changes the
     draw by itself alone. Without a budget, all labelled images of `pool` are taken.
 
+    If images have several findings (targets.py), there is such an order of the images with each
+    finding, and one of the labelled images without any. The draw takes the first image of each
+    order, then the second of each and so on, until it has enough; an image counts in the order in
+    which it comes first. So K+1 images or more show every finding, and rare findings are more
+    frequent in the draw than among all images. A smaller budget is a subset here too.
+
     Args:
-        label: [N] int, 0..K-1; -1 = unlabelled. Labels outside of `pool` give K alone.
+        label: [N] int, 0..K-1; -1 = unlabelled. Labels outside of `pool` give K alone. Or [N,K].
         pool: indices to choose from, such as those of the training images.
         patient: [N] str, grouping key.
         path: [N] str, unique; relative, so that it is the same on every machine.
         per_class: exactly so many of each class.
-        images: exactly so many in all, the same number of each class.
+        images: exactly so many in all; of classes, the same number of each.
         seed: of the draw.
 
     Raises:
         UserError: both budgets, or one that `pool` cannot give; says what each class holds.
     """
     label, pool = np.asarray(label), np.sort(np.asarray(pool, np.int64))
+    labelled = pool[targets.is_labelled(label[pool])]
     if per_class is None and images is None:
-        return pool[label[pool] >= 0]
+        return labelled
     if per_class is not None and images is not None:
         raise UserError("give labels_per_class or images, not both")
-    members = [pool[label[pool] == k] for k in range(label.max(initial=-1) + 1)]
+    findings = targets.of(label) is targets.FINDINGS
+    classes = label.shape[1] if findings else label.max(initial=-1) + 1
+    shown = targets.of(label).members(label[labelled], classes)
+    members = [labelled[of_class] for of_class in shown.T]
     if not members:
         raise UserError("a budget of labels needs labelled images, and there is none")
-    if images is not None:
+    if findings:
+        if images is None:
+            raise UserError("data.labels_per_class is of classes; with findings give data.images")
+        if not 1 <= images <= len(labelled):
+            held = f"the training set holds {len(labelled)} with labels"
+            raise UserError(f"data.images={images} cannot be drawn; {held}")
+        members.append(labelled[~shown.any(axis=1)])
+    elif images is not None:
         per_class, left = divmod(images, len(members))
         if left:
             raise UserError(f"images={images} does not divide evenly over {len(members)} classes")
-    if not 1 <= per_class <= min(map(len, members)):
+    if not findings and not 1 <= per_class <= min(map(len, members)):
         held = ", ".join(f"class {k}: {len(of_class)}" for k, of_class in enumerate(members))
         raise UserError(
             f"{per_class} labels of each class cannot be drawn; the training set holds {held}"
@@ -130,8 +148,12 @@ def draw_labels(
         # One form of Unicode: systems write the same name in several.
         return _uniform(seed, *(unicodedata.normalize("NFC", of[i]) for of in (patient, path)))
 
-    chosen = (sorted(of_class, key=place)[:per_class] for of_class in members)
-    return np.sort(np.concatenate(list(chosen)))
+    turn = {}  # (place in an order, which order), of each image the first
+    for k, of_class in enumerate(members):
+        for i, image in enumerate(sorted(of_class, key=place)):
+            turn[image] = min(turn.get(image, (i, k)), (i, k))
+    total = images or per_class * len(members)
+    return np.sort(np.array(sorted(turn, key=turn.get)[:total]))
 
 
 def _uniform(*key: object) -> float:

@@ -14,13 +14,14 @@ training images have a score above 1; an image with a score above 1 is out of di
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, log_softmax, logit, softmax
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import atomic_write, write_json
@@ -32,6 +33,7 @@ POINTS = (
     *("sensitivity=0.8", "sensitivity=0.9", "sensitivity=0.95", "sensitivity=0.99"),
     *("specificity=0.8", "specificity=0.9", "specificity=0.95", "specificity=0.99"),
 )
+OF_FINDING = ("temperature", "operating_points", "validation")
 REPAIR = "make it again with python -m ssl_gan_jax.calibration"
 
 
@@ -55,13 +57,27 @@ class Calibration(NamedTuple):
     operating_points: Mapping[str, Mapping[str, Any]]  # {} unless there are two classes
     ood_detector: OodDetector | None
     validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
+    findings: Sequence[Mapping[str, Any]] = ()  # OF_FINDING of each, if an image may have several
 
-    def threshold(self, point: str = "youden") -> float:
+    @property
+    def scale(self) -> float | np.ndarray:
+        """What logits [N,K] are divided by: the temperature, or that of each finding, [K]."""
+        each = [finding["temperature"] for finding in self.findings]
+        return np.array(each, np.float32) if each else self.temperature
+
+    def threshold(self, point: str = "youden") -> float | np.ndarray:
         """The threshold of an operating point, such as "sensitivity=.95"; "balanced" is .5.
+
+        That of each finding, [K], if an image may have several; .5 for one that validation images
+        do not both show and lack.
 
         Raises:
           UserError: the run has no such operating point.
         """
+        if self.findings:
+            points = [finding["operating_points"] for finding in self.findings]
+            each = [Calibration(1.0, of, None).threshold(point) if of else 0.5 for of in points]
+            return np.array(each)
         kind, _, target = point.partition("=")
         with contextlib.suppress(ValueError):  # not a number: `check_choice` refuses it
             point = f"{kind}={float(target):g}" if target else kind
@@ -73,7 +89,8 @@ class Calibration(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The content of calibration.json; of the OOD detector, only whether there is one."""
         content = self._asdict()
-        return {k: v for k, v in content.items() if k != "ood_detector"} | {
+        left_out = {"ood_detector", *(() if self.findings else ("findings",))}
+        return {k: v for k, v in content.items() if k not in left_out} | {
             "familiar": self.ood_detector is not None  # the detector's key since version 0.1
         }
 
@@ -164,6 +181,7 @@ def fit_ood_detector(features: np.ndarray, held_out: np.ndarray) -> OodDetector:
     return OodDetector(*(np.asarray(part, np.float32) for part in parts))
 
 
+@targets.findings_in("ssl_gan_jax.evaluation.findings")
 def fit(
     logits: np.ndarray, label: np.ndarray, patient: np.ndarray, ood_detector: OodDetector | None
 ) -> Calibration:

@@ -8,7 +8,7 @@ would mix positions; HiResCAM (Draelos & Carin 2020) does not average. A map is 
 configs/results/trust.jsonl has how often both methods point at the phantom's heart.
 
 The evidence is the log odds of the positive class, which is the second of two; with more classes,
-of the predicted class.
+of the predicted class. If an image may have several findings, they are those of the likeliest one.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,19 @@ from PIL import Image
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import batched
 from ssl_gan_jax.inference import FinishedRun, require
+from ssl_gan_jax.targets import CLASSES, FINDINGS, Kind
 from ssl_gan_jax.types import Array, Method, TrainState
 
 
-def heatmaps(method: Method, state: TrainState, images: Array) -> Array:
+def heatmaps(method: Method, state: TrainState, images: Array, target: Kind = CLASSES) -> Array:
     """Images [B,S,S,1] in [-1,1] -> heat [B,8,8], 0 or more; pure. UserError as `gradients`."""
-    gradient, maps = gradients(method, state, images)
+    gradient, maps = gradients(method, state, images, target)
     return jax.nn.relu((gradient * maps).sum(-1))
 
 
-def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, Array]:
+def gradients(
+    method: Method, state: TrainState, images: Array, target: Kind = CLASSES
+) -> tuple[Array, Array]:
     """Images [B,S,S,1] in [-1,1] -> d(evidence)/dA and A, both [B,8,8,C].
 
     Virtual batch norm puts its reference images before `images`; the results leave them out.
@@ -49,6 +52,8 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
         variables = {**classifier.ema, "perturbations": {"map": perturbation}}
         players = {**state.players, name: classifier.replace(ema=variables)}
         logits, _ = method.classify(state.replace(players=players), images)
+        if target is FINDINGS:
+            return logits.max(1).sum()  # a finding's logit is its log odds
         k = logits.shape[1]
         interest = jnp.ones(len(logits), int) if k == 2 else logits.argmax(1)
         chosen = jax.nn.one_hot(interest, k, dtype=bool)
@@ -62,7 +67,7 @@ def gradients(method: Method, state: TrainState, images: Array) -> tuple[Array, 
 def explainer(run: FinishedRun) -> Callable[[np.ndarray], np.ndarray]:
     """`heatmaps`, compiled once: uint8 images [N,S,S,1] -> [N,8,8]."""
     require(run, "classifier")
-    compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images),))
+    compiled = jax.jit(lambda images: (heatmaps(run.method, run.state, images, run.target),))
     return lambda images: batched(compiled, images)[0]
 
 

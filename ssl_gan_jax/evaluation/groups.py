@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.evaluation import metrics
@@ -29,9 +30,7 @@ def splits(dataset: Dataset) -> dict[str, dict[str, Any]]:
         if records.metadata.by_patient:
             found[name]["patients"] = len(np.unique(records.patient[rows]))
         if name != "unlabelled":
-            label = records.label[rows]
-            counts = {c: int((label == k).sum()) for k, c in enumerate(records.classes)}
-            found[name]["classes"] = counts
+            found[name]["classes"] = targets.counts(records.label[rows], records.classes)
         sites, count = np.unique(records.site[rows], return_counts=True)
         if len(np.unique(records.site)) > 1:
             found[name]["sites"] = dict(zip(sites.tolist(), count.tolist(), strict=True))

@@ -15,6 +15,8 @@ mean with the share of images whose argmax is correct; it does not depend on the
 
 None means undefined. AUROC, AUPRC and balanced accuracy are undefined for a bootstrap replicate
 without images of a class that the data have; AUROC and AUPRC also if the data lack a class.
+
+Labels [N,K] are of several findings: findings.py.
 """
 
 import csv
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
@@ -81,6 +84,7 @@ def log_odds(probs: np.ndarray, logits: np.ndarray | None = None) -> np.ndarray:
     return logits - np.stack([logsumexp(rest, axis=1) for rest in others], axis=1)
 
 
+@targets.findings_in("ssl_gan_jax.evaluation.findings")
 def scores(
     probs: np.ndarray,
     label: np.ndarray,
@@ -101,6 +105,7 @@ def scores(
     }
 
 
+@targets.findings_in("ssl_gan_jax.evaluation.findings")
 def choose_threshold(probs: np.ndarray, label: np.ndarray) -> float:
     """The threshold that maximises Youden's J = sensitivity + specificity - 1.
 
@@ -178,6 +183,7 @@ def _interval(parts: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (None, None)
 
 
+@targets.findings_in("ssl_gan_jax.evaluation.findings")
 def report(
     probs: np.ndarray,
     label: np.ndarray,
@@ -215,6 +221,7 @@ def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     return (probs[:, 1] >= threshold).astype(int) if probs.shape[1] == 2 else probs.argmax(axis=1)
 
 
+@targets.findings_in("ssl_gan_jax.evaluation.findings")
 def write_predictions(
     path: str | Path,
     names: Sequence[str],

@@ -1,8 +1,9 @@
 """The training methods, one file each. A new file here is a new method, without registration.
 
 A file has the method's equations (docstring), `Config` (a frozen dataclass of settings; choices are
-`Literal`s), `build(config) -> Method`, and, if they apply, `PAPER` (the settings of `preset=paper`)
-and `UNLABELED` (the number of unlabelled images that a step takes for each labelled image).
+`Literal`s), `build(config) -> Method`, and, if they apply, `PAPER` (settings of `preset=paper`),
+`UNLABELED` (the number of unlabelled images that a step takes for each labelled image) and
+`FINDINGS = True` (an image may have several findings; see targets.py).
 """
 
 import dataclasses
@@ -16,8 +17,9 @@ from typing import Any
 import jax
 import ml_collections
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.errors import UserError, check_choice
-from ssl_gan_jax.types import Batch, Key, Method, TrainState
+from ssl_gan_jax.types import Array, Batch, Key, Method, TrainState
 
 
 def names() -> list[str]:
@@ -67,12 +69,22 @@ def build(config: Mapping[str, Any]) -> Method:
         _check(f"method.{key}", value, types[key])
     method = module.build(module.Config(**settings))
 
+    name = module.__name__.rpartition(".")[2]
+
     def init(key: Key, batch: Batch) -> TrainState:
+        check_labels(name, batch.label)
         state = method.init(key, batch)
-        _check_contract(module.__name__.rpartition(".")[2], method, state, batch)
+        _check_contract(name, method, state, batch)
         return state
 
     return method._replace(init=init)
+
+
+def check_labels(name: str, label: Array) -> None:
+    """Raises UserError if the method `name` cannot learn labels of this kind."""
+    able = [other for other in names() if getattr(_module(other), "FINDINGS", False)]
+    if targets.of(label) is targets.FINDINGS and name not in able:
+        raise UserError(f"{name} cannot learn several findings; {', '.join(able)} can")
 
 
 def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) -> None:

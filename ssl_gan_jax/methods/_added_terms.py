@@ -11,7 +11,8 @@
     pull_away    L_G += w_p mean over i != j of cos^2(f_i, f_j) on generated images, f the features
                  (Dai et al. 2017, eq. 7). `ssl_gan.py` adds it to G's loss.
 
-p(y | x) is the probability among the real classes, y < K+1.
+p(y | x) is the probability among the real classes, y < K+1. For K findings (targets.py) the first
+term is a sum over them, and the entropy their mean.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from ssl_gan_jax.augment import augmentation, strong
 from ssl_gan_jax.losses import consistency, entropy, ramp_up
+from ssl_gan_jax.targets import Kind
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
 EPS = 0.1
@@ -48,6 +50,7 @@ def total(
     state: TrainState,
     x_u: Array,
     logits: Mapping[str, Array],
+    target: Kind,
 ) -> tuple[Array | float, Metrics]:
     """The weighted sum of D's added terms, and each term as a metric.
 
@@ -56,17 +59,19 @@ def total(
       state: before the step.
       x_u: the first view of the unlabelled images, [U,H,W,1].
       logits: of each view, [U,K+1]: "u", "fake", and those of `views`.
+      target: the kind of the labels.
     """
     k, terms, weights = config.num_classes, {}, {}
     if config.consistency:
-        q = logits["u"][:, :k]
+        q, student = logits["u"], target.choices(logits["student"][:, :k])
         if config.teacher == "average":
             q, _ = state.players["D"].averaged(x_u, state.reference.get("D"))
         # `consistency` is a mean over classes; the term is a sum.
-        terms["L_consistency"] = k * consistency(logits["student"][:, :k], jax.nn.softmax(q[:, :k]))
+        q = jax.nn.softmax(target.choices(q[:, :k]))
+        terms["L_consistency"] = k * consistency(student, q)
         weights["L_consistency"] = config.consistency * ramp_up(state.step, config.ramp)
     if config.entropy:
-        terms["L_entropy"] = entropy(logits["u"][:, :k])
+        terms["L_entropy"] = entropy(target.choices(logits["u"][:, :k]))
         weights["L_entropy"] = config.entropy
     if config.manifold:
         terms["L_manifold"] = jnp.square(logits["fake"] - logits["near"]).sum(-1).mean()

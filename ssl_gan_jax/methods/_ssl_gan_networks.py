@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.nets.discriminator import Discriminator
 from ssl_gan_jax.nets.generator import Generator
@@ -45,6 +46,8 @@ def init_ssl_gan(
     def init(key: Key, batch: Batch) -> TrainState:
         if not len(batch.unlabeled):
             raise UserError("train.unlabeled_batch_size: 0; ssl_gan needs unlabelled images")
+        if config.k_logits and targets.of(batch.label) is targets.FINDINGS:
+            raise UserError("method.k_logits: with several findings D needs its last output")
         rng, key_z, key_ref, key_g, key_d = jax.random.split(key, 5)
         z, reference = draw_z(key_z, len(batch.unlabeled)), {}
         if config.vbn in ("G", "both"):

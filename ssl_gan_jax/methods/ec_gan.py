@@ -19,6 +19,7 @@ import dataclasses
 import functools
 from typing import Literal
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pseudo_label
 from ssl_gan_jax.methods._dcgan import init_dcgan
@@ -55,6 +56,7 @@ class Config:
 
 
 PAPER = {"fake_stats": True, "shift": 0, "ema": 0.0}
+FINDINGS = True
 
 
 def build(config: Config) -> Method:
@@ -78,7 +80,8 @@ def build(config: Config) -> Method:
 
         def loss_c(real: Array, generated: Array) -> tuple[Array, Metrics]:
             l_s = cross_entropy(real, batch.label)
-            l_u = pseudo_label(generated, config.tau, config.pseudo_mean, config.pseudo_soft)
+            choices = targets.of(batch.label).choices(generated)
+            l_u = pseudo_label(choices, config.tau, config.pseudo_mean, config.pseudo_soft)
             l_c = l_s + config.lambda_ * l_u.loss
             return l_c, {"L_C": l_c, "L_s": l_s, "L_u": l_u.loss, **l_u.metrics()}
 

@@ -24,8 +24,9 @@ from typing import Literal
 import jax
 import optax
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation, strong
-from ssl_gan_jax.losses import PseudoLabeled, cross_entropy
+from ssl_gan_jax.losses import PseudoLabeled, cross_entropy, kept_counts
 from ssl_gan_jax.methods._classifier import init_classifier
 from ssl_gan_jax.player import averaged
 from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
@@ -55,6 +56,7 @@ class Config:
 
 PAPER = {"noise": 0.0, "dropout": (0.0, 0.0)}
 UNLABELED = 2  # for each labelled image; the paper's 7 need larger data sets
+FINDINGS = True
 
 
 def aligned(q: Array, p: Array) -> Array:
@@ -67,8 +69,8 @@ def loss_unlabeled(strong_logits: Array, q: Array, tau: Array | float) -> Pseudo
     """L_u; logits of the strong views [U,K], and probabilities q of the weak views [U,K]."""
     kept = (q.max(-1) >= tau).astype(q.dtype)
     loss = optax.softmax_cross_entropy_with_integer_labels(strong_logits, q.argmax(-1))
-    counts = kept @ jax.nn.one_hot(q.argmax(-1), q.shape[-1], dtype=q.dtype)
-    return PseudoLabeled((kept * loss).mean(), kept.mean(), counts)
+    one_hot = jax.nn.one_hot(q.argmax(-1), q.shape[-1], dtype=q.dtype)
+    return PseudoLabeled((kept * loss).mean(), kept.mean(), kept_counts(kept, one_hot))
 
 
 def build(config: Config) -> Method:
@@ -78,12 +80,12 @@ def build(config: Config) -> Method:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("x", "weak", "strong", "c")
         x, weak_u = augmented(keys.x, batch.image), augmented(keys.weak, batch.unlabeled)
-        strong_u = strong(keys.strong, batch.unlabeled)
+        strong_u, choices = strong(keys.strong, batch.unlabeled), targets.of(batch.label).choices
 
         def loss_c(labeled: Array, weak: Array, strong: Array) -> tuple[Array, Metrics]:
-            p, q = jax.lax.stop_gradient((jax.nn.softmax(labeled), jax.nn.softmax(weak)))
+            p, q = (jax.lax.stop_gradient(jax.nn.softmax(choices(x))) for x in (labeled, weak))
             tau = config.tau * p.max(-1).mean() if config.relative else config.tau
-            l_u = loss_unlabeled(strong, aligned(q, p) if config.align else q, tau)
+            l_u = loss_unlabeled(choices(strong), aligned(q, p) if config.align else q, tau)
             l_s = cross_entropy(labeled, batch.label)
             return l_s + config.lambda_ * l_u.loss, {"L_s": l_s, "L_u": l_u.loss, **l_u.metrics()}
 

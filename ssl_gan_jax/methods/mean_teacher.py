@@ -19,6 +19,7 @@ from typing import Literal
 
 import jax
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation, strong
 from ssl_gan_jax.losses import consistency, cross_entropy, ramp_up
 from ssl_gan_jax.methods._classifier import init_classifier
@@ -49,6 +50,7 @@ class Config:
 
 PAPER = {"w": 100.0, "student": "weak"}
 UNLABELED = 2  # for each labelled image
+FINDINGS = True
 
 
 def build(config: Config) -> Method:
@@ -58,14 +60,14 @@ def build(config: Config) -> Method:
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("x", "student", "teacher", "c")
-        c = state.players["C"]
+        c, choices = state.players["C"], targets.of(batch.label).choices
         x, u = augmented(keys.x, batch.image), batch.unlabeled
         teacher, _ = c.averaged(augmented(keys.teacher, u))
         w = config.w * ramp_up(state.step, config.ramp)
 
         def loss_c(labeled: Array, student: Array) -> tuple[Array, Metrics]:
             l_s = cross_entropy(labeled, batch.label)
-            j = consistency(student, jax.nn.softmax(teacher))
+            j = consistency(choices(student), jax.nn.softmax(choices(teacher)))
             return l_s + w * j, {"L_s": l_s, "J": j, "w": w}
 
         views = x, student_view(keys.student, u)

@@ -9,7 +9,8 @@ D has K+1 outputs. The first K are the classifier; the last is for generated ima
 
 With z(x) = logsumexp(l_1..l_K) - l_{K+1}, P(real) = sigmoid(z), so the unsupervised terms are
 softplus(-z) and softplus(z), which lose no digits. In the paper w = 1 (`preset=paper`); the default
-w = 1/2 is that of Salimans et al. 2016, which the paper follows. The paper does not give G's loss:
+w = 1/2 is that of Salimans et al. 2016, which the paper follows. targets.py has z and p(y | x) for
+images with several findings. The paper does not give G's loss:
 
     non_saturating    L_G = -E log (1 - p(K+1 | G(z)))                   the default
     minimax           L_G =  E log p(K+1 | G(z)) = -L_generated
@@ -28,9 +29,9 @@ import dataclasses
 import functools
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import bce_fake, bce_real, cross_entropy, pull_away
 from ssl_gan_jax.methods import _added_terms
@@ -80,26 +81,22 @@ class Config:
 
 PAPER = {"generator": "upsample", "w": 1.0, "shift": 0, "ema": 0.0}
 UNLABELED = 1  # for each labelled image
-
-
-def real_logit(logits: Array) -> Array:
-    """z = logsumexp(l_1..l_K) - l_{K+1}, the logit of "real"; [B,K+1] -> [B]."""
-    return jax.nn.logsumexp(logits[:, :-1], axis=-1) - logits[:, -1]
+FINDINGS = True
 
 
 def loss_labeled(logits: Array, y: Array) -> Array:
-    """-E log p(y | x, y < K+1); [B,K+1], [B] -> []."""
+    """-E log p(y | x, y < K+1); [B,K+1], y as for `cross_entropy` -> []."""
     return cross_entropy(logits[:, :-1], y)
 
 
-def loss_unlabeled(logits: Array) -> Array:
+def loss_unlabeled(logits: Array, target: targets.Kind = targets.CLASSES) -> Array:
     """-E log (1 - p(K+1 | x)); [B,K+1] -> []."""
-    return bce_real(real_logit(logits))
+    return bce_real(target.real_logit(logits))
 
 
-def loss_generated(logits: Array) -> Array:
+def loss_generated(logits: Array, target: targets.Kind = targets.CLASSES) -> Array:
     """-E log p(K+1 | G(z)); [B,K+1] -> []."""
-    return bce_fake(real_logit(logits))
+    return bce_fake(target.real_logit(logits))
 
 
 def build(config: Config) -> Method:
@@ -115,6 +112,7 @@ def build(config: Config) -> Method:
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         keys = state.keys("z", "x", "u", "fake", "g", "d", "g_d")
+        target = targets.of(batch.label)
         g, d = (state.players[name] for name in "GD")
         ref_g, ref_d = (state.reference.get(name) for name in "GD")
         x, x_u = augmented(keys.x, batch.image), augmented(keys.u, batch.unlabeled)
@@ -127,11 +125,11 @@ def build(config: Config) -> Method:
             by_view = dict(zip(views, map(k_plus_1, logits), strict=True))
             terms = {
                 "L_labeled": loss_labeled(by_view["x"], batch.label),
-                "L_unlabeled": loss_unlabeled(by_view["u"]),
-                "L_generated": loss_generated(by_view["fake"]),
+                "L_unlabeled": loss_unlabeled(by_view["u"], target),
+                "L_generated": loss_generated(by_view["fake"], target),
             }
             loss = terms["L_labeled"] + config.w * (terms["L_unlabeled"] + terms["L_generated"])
-            added, added_terms = _added_terms.total(config, state, x_u, by_view)
+            added, added_terms = _added_terms.total(config, state, x_u, by_view, target)
             return loss + added, {"L": loss + added, **terms, **added_terms}
 
         d, metrics = d.learn(loss_d, *views.values(), key=keys.d, step=state.step, reference=ref_d)
@@ -144,7 +142,7 @@ def build(config: Config) -> Method:
             else:
                 logits = k_plus_1(d(images, key=keys.g_d, reference=ref_d))
                 minimax = config.loss_g == "minimax"
-                l_g = -loss_generated(logits) if minimax else loss_unlabeled(logits)
+                l_g = -loss_generated(logits, target) if minimax else loss_unlabeled(logits, target)
             if config.pull_away:
                 features = d.features(images, key=keys.g_d, reference=ref_d)
                 l_g += config.pull_away * pull_away(features)

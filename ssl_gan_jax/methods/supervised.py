@@ -43,6 +43,7 @@ class Config:
 
 
 PAPER = {"shift": 0, "ema": 0.0}
+FINDINGS = True
 
 
 def build(config: Config) -> Method:

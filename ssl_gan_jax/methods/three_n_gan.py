@@ -27,6 +27,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation
 from ssl_gan_jax.losses import PseudoLabeled, bce_fake, bce_real, cross_entropy, kl, pseudo_label
 from ssl_gan_jax.methods._dcgan import init_dcgan
@@ -68,6 +69,7 @@ class Config:
 
 
 PAPER = {"kl": "paired", "kl_both": True, "fake_stats": True, "shift": 0, "ema": 0.0}
+FINDINGS = True
 
 
 def loss_kl(real: Array, fake: Array, config: Config) -> Array:
@@ -95,6 +97,7 @@ def build(config: Config) -> Method:
         x, z = augmented(keys.x, batch.image), draw_z(keys.z, len(batch.image))
         fake = g.generate(z, keys.g, then=lambda images: augmented(keys.fake, images))
         batches, tracked = (x, fake.images), 2 if config.fake_stats else 1
+        choices = targets.of(batch.label).choices
 
         def loss_d(real: Array, generated: Array) -> tuple[Array, Metrics]:
             l_d = bce_real(real) + bce_fake(generated)
@@ -103,15 +106,15 @@ def build(config: Config) -> Method:
         d, metrics_d = d.learn(loss_d, *batches, key=keys.d, step=state.step)
 
         def loss_c(real: Array, generated: Array) -> tuple[Array, Metrics]:  # eq. 1
-            l_s, l_u = cross_entropy(real, batch.label), pseudo(generated)
-            l_kl = loss_kl(real, generated, config)
+            l_s, l_u = cross_entropy(real, batch.label), pseudo(choices(generated))
+            l_kl = loss_kl(choices(real), choices(generated), config)
             l_c = l_s + config.lambda_ * l_u.loss + config.alpha * l_kl
             return l_c, {"L_c": l_c, "L_s": l_s, "L_u": l_u.loss, "L_kl": l_kl, **l_u.metrics()}
 
         c, metrics_c = c.learn(loss_c, *batches, key=keys.c, step=state.step, tracked=tracked)
 
         def loss_g(images: Array) -> tuple[Array, Metrics]:  # eq. 2, against the new D and C
-            l_cu = pseudo(c(images, key=keys.g_c)).loss
+            l_cu = pseudo(choices(c(images, key=keys.g_c))).loss
             l_g = bce_real(d(images, key=keys.g_d)) + config.lambda_g * l_cu
             return l_g, {"L_g": l_g, "L_cu": l_cu}
 

@@ -51,10 +51,12 @@ def render(card: Mapping[str, Any]) -> str:
     parts_of = result.get("splits", {}).values()
     by_image = any(part["patients"] is None for part in parts_of)
     unit, why = ("image", ": no patients were given") if by_image else ("patient", "")
+    of_findings = result.get("target") == "findings"
+    kind = "findings" if of_findings else "classes"
     among = " (those with labels among them)" if result["labelled"] and result["unlabelled"] else ""
     parts = [
         f"# Model card: {result['method']} on {data['name']}",
-        f"`{result['method']}` of ssl_gan_jax, on chest X-rays of {size}x{size} pixels; classes: "
+        f"`{result['method']}` of ssl_gan_jax, on chest X-rays of {size}x{size} pixels; {kind}: "
         f"{', '.join(map(plain, result['classes']))}. {result['steps']} steps with seed "
         f"{result['seed']}; the weights are those of step {result['best_step']}.",
         *_adaptation(result.get("adaptation")),
@@ -75,12 +77,14 @@ def render(card: Mapping[str, Any]) -> str:
     if scores:
         rows = [[k, s["n"], *(_interval(s[m]) for m in metrics.METRICS)] for k, s in scores.items()]
         parts += [
-            _positive(result["classes"])
+            ("" if of_findings else _positive(result["classes"]))
             + f"With 95 % intervals from a bootstrap over {unit}s, which say nothing about other "
             "seeds. Validation chose weights and threshold, so its own scores are optimistic. "
             f"Subgroups are those of the data's own tables, of {SMALLEST} images or more.",
             *markdown_table(["images of", "n", *metrics.METRICS], rows),
         ]
+        if of_findings:
+            parts += _scores_of_findings(result["classes"], next(iter(scores.items())))
     else:
         parts += ["None: this run has no classifier, or was not tested."]
     if validation := fitted["validation"]:
@@ -89,11 +93,15 @@ def render(card: Mapping[str, Any]) -> str:
             [k, f"{p['threshold']:.4f}", *(_interval(p[m]) for m in shown)]
             for k, p in fitted["operating_points"].items()
         ]
+        temperature = f"{fitted['temperature']:.3g}"
+        if of_findings:
+            rows = _points_of_findings(result["classes"], fitted["findings"], shown)
+            temperature = "and thresholds are those of each finding"
         parts += [
             "## Calibration and operating points",
-            f"Temperature {fitted['temperature']:.3g}, from {validation['n']} validation images; "
-            f"their expected calibration error is {validation['ece_before']:.3f} before, "
-            f"{validation['ece']:.3f} after.",
+            f"Temperature {temperature}, from {validation['n']} validation images"
+            + (_calibration_error(validation) if validation["ece"] is not None else "")
+            + ".",
             *markdown_table(["point", "threshold", *shown], rows),
         ]
     if samples := result.get("samples"):
@@ -141,6 +149,41 @@ def _positive(classes: Sequence[str]) -> str:
         f"The positive class is {positive}: sensitivity is the share of {positive} that is found, "
         f"specificity that of {negative}. "
     )
+
+
+def _scores_of_findings(
+    findings: Sequence[str], scores: tuple[str, Mapping[str, Any]]
+) -> list[str]:
+    """The means explained, and a table of each finding on the same images."""
+    part, whole = scores
+    rows = [
+        [name, s["n"], s["present"], *(_interval(s[m]) for m in metrics.METRICS)]
+        for name, s in zip(findings, whole["findings"], strict=True)
+    ]
+    return [
+        "An image may have several findings: these are means over the findings that images both "
+        f"show and lack, in {part} {whole['findings_scored']} of {len(findings)}. Each finding of "
+        f"{part}, on the images in which it is known:",
+        *markdown_table(["finding", "n", "present", *metrics.METRICS], rows),
+    ]
+
+
+def _points_of_findings(
+    findings: Sequence[str], fitted: Sequence[Mapping[str, Any]], shown: Sequence[str]
+) -> list[list[str]]:
+    """Youden's point of each finding; – for one without."""
+    rows = []
+    for name, of in zip(findings, fitted, strict=True):
+        point = of["operating_points"].get("youden")
+        values = [_interval(point[m]) for m in shown] if point else ["–" for _ in shown]
+        threshold = f"{point['threshold']:.4f}" if point else "0.5"
+        rows.append([f"{name}, youden", threshold, *values])
+    return rows
+
+
+def _calibration_error(by: Mapping[str, Any]) -> str:
+    before, after = by["ece_before"], by["ece"]
+    return f": expected calibration error there {before:.3f} before, {after:.3f} after"
 
 
 def _interval(score: Mapping[str, float | None]) -> str:

@@ -117,7 +117,8 @@ def _section(panel: Panel, real_images: bool) -> Section:
             more += tables.score_tables(panel, part, tables.MORE)
     shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []
-    for classes in sorted({tuple(run.row.get("classes") or ()) for run in panel.runs}):
+    rows = [run.row for run in panel.runs if run.row.get("target") != "findings"]
+    for classes in sorted({tuple(row.get("classes") or ()) for row in rows}):
         if len(classes) == 2:  # sensitivity, AUPRC and thresholds are those of the last
             notes.append(f"Positive class: {classes[-1]}; the other: {classes[0]}.")
     notes.append(_count(panel.runs, "commit"))  # other code may give other numbers

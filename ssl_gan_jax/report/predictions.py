@@ -34,6 +34,8 @@ def read(folder: Path) -> Predictions | None:
     try:
         with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
+        if head[1] != "label":
+            return None  # of several findings in an image
         classes = [name[2:] for name in head if name.startswith("p_")]
         index = {csv_cell(name): k for k, name in enumerate(classes)}
         rows = [row for row in rows if row[1]]

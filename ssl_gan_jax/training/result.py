@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_gan_jax import processes
+from ssl_gan_jax import processes, targets
 from ssl_gan_jax.data.dataset import Dataset
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
 from ssl_gan_jax.files import write_json
@@ -35,6 +35,7 @@ def finish(run: TrainingRun, state: TrainState) -> dict[str, Any]:
         "size": config.data.size,
         "seed": config.train.seed,
         "steps": run.steps,
+        "target": targets.of(dataset.records.label).name,
         "classes": list(run.classes),
         "splits": groups.splits(dataset),
         **final_scores(run, state),
@@ -79,8 +80,9 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
     threshold = 0.5
     if len(rows := dataset.val):
         fitted, logits = fit_calibration(run.compiled.classify, state, dataset)
-        probs, label = calibration.tempered(logits, 1.0), records.label[rows]
-        if probs.shape[1] == 2:
+        target, label = targets.of(records.label), records.label[rows]
+        probs = target.probability(logits)
+        if target.has_threshold(len(run.classes)):
             threshold = metrics.choose_threshold(probs, label)
         result["validation"] = metrics.report(
             probs, label, records.patient[rows], threshold, logits=logits

@@ -1,6 +1,7 @@
 """One training run: its data, its state, its folder, and the events of its loop."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,12 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import processes
+from ssl_gan_jax import methods, processes, targets
 from ssl_gan_jax.config import check
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.data.dataset import check_classes, check_data, fingerprint, open_dataset
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.evaluation import metrics
 from ssl_gan_jax.files import grid, write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.compiled import Compiled, compile_method
@@ -49,7 +50,8 @@ class TrainingRun:
         self._check_method()  # before it prepares images, which may take hours
         if "tensorflow" not in sys.modules:
             logging.info("Loading TensorFlow, which reads the images")
-        self.dataset = open_dataset(config.data, train.seed)
+        can_learn = functools.partial(methods.check_labels, config.method.name)
+        self.dataset = open_dataset(config.data, train.seed, can_learn)
         self.classes = self.dataset.records.classes
         self.compiled = self.compile()
         if self.compiled.classify:
@@ -220,7 +222,7 @@ class TrainingRun:
 
         size = self.config.train.evaluation_batch_size
         logits = metrics.logits_of(predict, self.dataset.records.image[rows], size)
-        return calibration.tempered(logits, 1.0), logits
+        return targets.of(self.dataset.records.label).probability(logits), logits
 
     def samples(self, state: TrainState) -> jax.Array:
         """Images [SAMPLES,S,S,1] in [-1,1] of the same z for every state."""
@@ -235,8 +237,8 @@ class TrainingRun:
 
     def _log_start(self, start: int) -> None:
         data, dataset = self.config.data, self.dataset
-        label = dataset.records.label[dataset.labeled]
-        per_class = (f"{np.sum(label == k)} {name}" for k, name in enumerate(self.classes))
+        counts = targets.counts(dataset.records.label[dataset.labeled], self.classes)
+        per_class = (f"{n} {name}" for name, n in counts.items())
         logging.info(
             f"{self.config.method.name} on {data.name} at {data.size}x{data.size}: "
             f"{', '.join(per_class)} labelled; {len(dataset.unlabeled)} training, "

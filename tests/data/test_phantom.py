@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from ssl_gan_jax.data import records
-from ssl_gan_jax.data.sources.phantom import anatomy, radiograph
+from ssl_gan_jax.data.sources.phantom import anatomy, findings, radiograph
 from ssl_gan_jax.errors import UserError
 
 
@@ -100,3 +100,64 @@ def test_it_loads_like_every_source(tmp_path):
         assert data.patient[at] == f"P{number:05d}" and data.site[at] == site
     with pytest.raises(UserError, match="no .C."):
         records.load("phantom", None, 16, cache_dir=tmp_path, site="C")
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Of 600 pictures the patients, views and labels [N,4] of their findings."""
+    shown = [anatomy.describe(7, i, "A")[:2] for i in range(600)]
+    return shown, np.array([findings.labels(*each) for each in shown])
+
+
+def test_findings_are_independent_and_belong_to_the_patient(several):
+    shown, label = several
+    assert (abs(label[:, 1:].mean(0) - findings.SHARE) < 0.08).all()
+    assert abs(np.corrcoef(label.T) - np.eye(4)).max() < 0.15
+    assert (label.sum(1) > 1).mean() > 0.2  # they overlap
+    (one, _), (two, _) = shown[2:4]  # two pictures of a patient
+    assert findings.draw(one) == findings.draw(two)
+    ratio = [anatomy.cardiothoracic_ratio(*each) for each in shown]
+    assert (label[:, 0] == (np.array(ratio) > 0.5)).all()
+
+
+def test_a_finding_changes_its_own_place_in_the_direction_of_its_physics(several):
+    shown, label = several
+    line = np.arange(-16, 16, 0.1)
+    x, y = (a.astype(np.float32) for a in np.meshgrid(line, line))
+    for k, sign in ((1, 1), (2, 1), (3, -1)):  # fluid and a nodule attenuate more, bare air less
+        only = np.flatnonzero((label[:, 1:].sum(1) == 1) & (label[:, k] == 1))[:3]
+        for patient, view in (shown[i] for i in only):
+            found = findings.draw(patient)
+            change = findings.line_integral(patient, view, x, y) - radiograph.line_integral(
+                patient, view, x, y
+            )
+            inside = anatomy.lungs(patient, view, x, y) > 0
+            assert (sign * change > -1e-4).all() and (sign * change).max() > 0.2
+            assert not change[~inside].any()
+            side = (found.effusion_side, found.nodule_at[0], found.pneumothorax_side)[k - 1]
+            assert not change[np.sign(x) == -side].any()
+            where = np.abs(change) > 0.05
+            if k == 2:  # as large as a ball, or less where an organ hides some of it
+                assert 0 < where.sum() * 0.01 <= np.pi * found.nodule**2 * 1.05
+            else:
+                assert np.median(y[where]) * sign > 0  # fluid sinks, and air rises
+
+
+def test_without_findings_the_picture_is_the_same_and_with_them_another(several):
+    _, label = several
+    for i in np.flatnonzero(label[:, 1:].sum(1) == 0)[:2]:
+        assert np.array_equal(findings.render(7, i, 32, "A"), radiograph.render(7, i, 32, "A"))
+    for i in np.flatnonzero(label[:, 1:].sum(1) == 1)[:6]:
+        assert not np.array_equal(findings.render(7, i, 32, "A"), radiograph.render(7, i, 32, "A"))
+
+
+def test_all_or_some_findings_load_like_every_source(tmp_path):
+    options = {"cache_dir": tmp_path, "images": 12, "seed": 1, "site": "A"}
+    data = records.load("phantom", None, 16, findings="all", **options)
+    assert data.classes == findings.NAMES and data.label.shape == (12, 4)
+    some = records.load("phantom", None, 16, findings="nodule,effusion", **options)
+    assert (some.label == data.label[:, [2, 1]]).all() and (some.image == data.image).all()
+    heart = records.load("phantom", None, 16, **options)
+    assert (heart.label == data.label[:, 0]).all() and (heart.path == data.path).all()
+    with pytest.raises(UserError, match="data.options.findings: no 'fever'"):
+        records.load("phantom", None, 16, findings="fever", **options)

@@ -3,10 +3,12 @@
 A table has one row an image; its columns go by the names that people give them (`tables.MEANINGS`).
 Without a table, the names of folders say class and part (`layouts.read_tree`). In both, spellings
 of one class are one class, and words such as NA or unknown mean that a label is not known
-(`names`). What was read and what was left out is logged before training and by `audit`.
+(`names`). With `findings`, columns of a table each say of one finding whether an image shows it:
+1, 0, or -1 or nothing if that is not known. What was read and what was left out is logged before
+training and by `audit`.
 
 Folders and files of masks, heat maps and the like are left out. A cell with several findings is
-refused, since a film has one label here. A class that no image carries may be listed in `classes`,
+refused: they need a column each. A class that no image carries may be listed in `classes`,
 and is refused if a classifier is to learn it.
 """
 
@@ -19,7 +21,14 @@ from typing import NamedTuple
 
 from ssl_gan_jax.data import layouts, names, outputs, tables
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.index import UNLABELED, Index, Metadata, Row, index_of_files
+from ssl_gan_jax.data.index import (
+    UNLABELED,
+    Index,
+    Metadata,
+    Row,
+    chosen_findings,
+    index_of_files,
+)
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.data.sources import folder as folder_dataset_builder  # noqa: F401 - as in 0.2
 from ssl_gan_jax.errors import UserError
@@ -28,6 +37,7 @@ TABLE = "labels.csv"
 _SUFFIXES = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _HINT = "; the first row must be path,label[,patient_id][,split]"
+_SHOWN = {"1": 1, "0": 0, "-1": UNLABELED}
 
 
 class _Films(NamedTuple):
@@ -38,9 +48,15 @@ class _Films(NamedTuple):
     left_out: Counter[str]  # reason -> how many files
     by_patient: bool
     train_stays: bool
+    findings: tuple[str, ...] = ()  # if the table has a column for each
 
 
-def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "") -> Index:
+def index(
+    data_dir: Path,
+    classes: Sequence[str] | str = (),
+    positive: str = "",
+    findings: Sequence[str] | str = "",
+) -> Index:
     """List the images of the table, or without one those of the folders.
 
     Args:
@@ -50,28 +66,26 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
             and of two the healthy one first (`names.is_healthy`).
         positive: of two classes, the one that comes last: sensitivity, AUPRC and the threshold
             are about it.
+        findings: columns of a table that each say 1, 0 or -1 of one finding, as a sequence or
+            divided by commas; "all": those that mean nothing else. Then there are no classes.
 
     Raises:
         UserError: names the row and the column of a faulty table, or the folder.
     """
     paths = list(files_in(data_dir))
     table, ignored = _find_table(data_dir, paths)
-    found = _from_table(data_dir, table, paths) if table else _from_folders(data_dir, paths)
-    class_of = names.classes_of(label for label, _, _ in found.films)
-    order = names.in_order(set(class_of.values()) - {""}, positive, classes)
-    number = {names.class_key(name): k for k, name in enumerate(order)} | {"": UNLABELED}
-    rows = []
-    for label, where, row in found.films:
-        if (k := number.get(names.class_key(class_of[label]))) is None:
-            raise UserError(f"{where}: unknown label {label!r}, known are {', '.join(order)}")
-        rows.append(row._replace(label=k))
-    counts = Counter(row.label for row in rows)
-    summary = [
-        f"{found.summary}; classes: "
-        + (", ".join(f"{name} {counts[k]}" for k, name in enumerate(order)) or "none")
-        + (f"; {counts[UNLABELED]} without a label are unlabelled" if counts[UNLABELED] else "")
-        + _spellings(class_of)
-    ]
+    if findings and (classes or positive or not table):
+        why = "goes without classes and positive" if table else f"needs a table, {TABLE}"
+        raise UserError(f"data.options.findings {why}")
+    if table:
+        found = _from_table(data_dir, table, paths, findings)
+    else:
+        found = _from_folders(data_dir, paths)
+    if findings:
+        order, rows, described = found.findings, [row for *_, row in found.films], _shown(found)
+    else:
+        order, rows, described = _in_classes(found, classes, positive)
+    summary = [f"{found.summary}; {described}"]
     used = {*paths, *(row.path for row in rows), table.name if table else ""}
     left_out = found.left_out + layouts.other_files(data_dir, used)
     if left_out or ignored:
@@ -90,6 +104,39 @@ def index(data_dir: Path, classes: Sequence[str] | str = (), positive: str = "")
         )
     metadata = Metadata(tuple(summary), tuple(warnings), found.by_patient, found.train_stays)
     return index_of_files(data_dir, order, rows)._replace(metadata=metadata)
+
+
+def _in_classes(
+    found: _Films, classes: Sequence[str] | str, positive: str
+) -> tuple[tuple[str, ...], list[Row], str]:
+    """Return the classes in order, the rows with their labels, and how many there are of each."""
+    class_of = names.classes_of(label for label, _, _ in found.films)
+    order = names.in_order(set(class_of.values()) - {""}, positive, classes)
+    number = {names.class_key(name): k for k, name in enumerate(order)} | {"": UNLABELED}
+    rows = []
+    for label, where, row in found.films:
+        if (k := number.get(names.class_key(class_of[label]))) is None:
+            raise UserError(f"{where}: unknown label {label!r}, known are {', '.join(order)}")
+        rows.append(row._replace(label=k))
+    counts = Counter(row.label for row in rows)
+    described = (
+        "classes: "
+        + (", ".join(f"{name} {counts[k]}" for k, name in enumerate(order)) or "none")
+        + (f"; {counts[UNLABELED]} without a label are unlabelled" if counts[UNLABELED] else "")
+        + _spellings(class_of)
+    )
+    return order, rows, described
+
+
+def _shown(found: _Films) -> str:
+    """As in "findings: effusion 3 (of 4 known), nodule 1 (of 7 known)"."""
+    of_each = zip(
+        found.findings, zip(*(row.label for *_, row in found.films), strict=True), strict=True
+    )
+    counts = (
+        (name, column.count(1), len(column) - column.count(UNLABELED)) for name, column in of_each
+    )
+    return "findings: " + ", ".join(f"{name} {n} (of {known} known)" for name, n, known in counts)
 
 
 def _from_folders(data_dir: Path, paths: Sequence[str]) -> _Films:
@@ -156,19 +203,26 @@ def _may_be_labels(path: Path) -> bool:
     return {"path", "label"} <= set(found) and not outputs.is_prediction_table(header)
 
 
-def _from_table(data_dir: Path, table: Path, paths: Sequence[str]) -> _Films:
+def _from_table(
+    data_dir: Path, table: Path, paths: Sequence[str], findings: Sequence[str] | str
+) -> _Films:
     header, rows = tables.parse(table, tables.NAMES)
     column = tables.meanings(table, header)
-    for name in ("path", "label"):
+    for name in ("path",) if findings else ("path", "label"):
         if name not in column:
             raise tables.no_column(table, name, header, _HINT)
+    chosen = ()
+    if findings:
+        read = {*(header[i] for i in column.values()), *_groups(header), ""}
+        chosen = chosen_findings(findings, [name for name in header if name not in read])
+        column = {k: i for k, i in column.items() if k != "label"}
     if not (rows := list(rows)):
         raise UserError(f"{table.name} lists no image")
     if "split" in column and header[column["split"]].lower() != "split":
         splits = {names.split_of(cells[column["split"]]) for _, cells in rows}
         if None in splits or splits == {""}:  # a column such as "set" may be of anything
             del column["split"]
-    labels = {cells[column["label"]] for _, cells in rows}
+    labels = set() if findings else {cells[column["label"]] for _, cells in rows}
     find, films, row_of, split_of = _finder(data_dir, paths), [], {}, {}
     for at, cells in rows:
         cell = {meaning: cells[i] for meaning, i in column.items()}
@@ -177,12 +231,13 @@ def _from_table(data_dir: Path, table: Path, paths: Sequence[str]) -> _Films:
         path = find(cell["path"], where["path"])
         if (other := row_of.setdefault(path, number)) != number:
             raise UserError(f"{where['path']}: {path!r} is also in row {other}")
-        findings = [part for part in names.findings_in(cell["label"], labels) if part.strip()]
-        if len(findings) > 1:
+        text = cell.get("label", "")
+        parts = [part for part in names.findings_in(text, labels) if part.strip()]
+        if len(parts) > 1:
             raise UserError(
-                f"{where['label']}: several findings, {cell['label']!r}, and an image has one "
+                f"{where['label']}: several findings, {text!r}, and an image has one "
                 "label here; name the one that counts, leave the cell empty, or make a table for "
-                "each finding"
+                "each finding, or a column for each and data.options.findings=all"
             )
         if (split := names.split_of(cell.get("split", ""))) is None:
             raise UserError(f"{where['split']}: {cell['split']!r} is none of train, val, test")
@@ -195,25 +250,44 @@ def _from_table(data_dir: Path, table: Path, paths: Sequence[str]) -> _Films:
             )
         site = "" if names.is_blank(site) else site
         groups = tables.groups(dict(zip(header, cells, strict=True)))
-        row = Row(path, UNLABELED, patient, split, site, groups)
-        films.append((findings[0] if findings else "", where["label"], row))
+        label = tuple(_value(at, name, cells[header.index(name)]) for name in chosen)
+        row = Row(path, label or UNLABELED, patient, split, site, groups)
+        films.append((parts[0] if parts else "", where.get("label", at), row))
     unlisted = len(set(paths) - set(row_of))
     return _Films(
-        f"{table.name}: {len(films)} rows; {_columns(header, column)}",
+        f"{table.name}: {len(films)} rows; {_columns(header, column, chosen)}",
         films,
         +Counter({"images that the table does not name": unlisted}),
         by_patient=any(row.patient != _nfc(row.path) for _, _, row in films),
         train_stays=True,
+        findings=chosen,
     )
 
 
-def _columns(header: Sequence[str], column: Mapping[str, int]) -> str:
+def _value(at: str, name: str, cell: str) -> int:
+    """Return what a cell says of a finding; `UserError` if it is neither 1, 0, -1 nor missing."""
+    value = UNLABELED if names.is_missing(cell) else _SHOWN.get(names.class_key(cell))
+    if value is None:
+        raise UserError(
+            f"{at}, column {name!r}: {cell!r} is none of 1, 0, -1 and blank; if the column is no "
+            "finding, name those that are: data.options.findings=A,B"
+        )
+    return value
+
+
+def _groups(header: Sequence[str]) -> dict[str, str]:
+    """Return the columns that divide results, and by what."""
+    kinds = {names.squeezed(name): kind for kind, all_ in tables.GROUPS.items() for name in all_}
+    return {name: kinds[key] for name in header if (key := names.squeezed(name)) in kinds}
+
+
+def _columns(header: Sequence[str], column: Mapping[str, int], findings: Sequence[str]) -> str:
     """As in "columns path, label, PatientID -> patient_id; not read: weight"."""
-    groups = {names.squeezed(name): kind for kind, all_ in tables.GROUPS.items() for name in all_}
     known = {i: meaning for meaning, i in column.items()}
+    groups = _groups(header) | {name: name.lower() for name in findings}
     read, rest = [], []
     for i, name in enumerate(header):
-        meaning = known.get(i) or groups.get(names.squeezed(name))
+        meaning = known.get(i) or groups.get(name)
         if not meaning:
             rest.append(name or "(no name)")
         else:

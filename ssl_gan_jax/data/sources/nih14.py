@@ -1,9 +1,17 @@
 """ChestX-ray14 of the NIH Clinical Center, Wang et al., CVPR 2017; free with attribution."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.index import (
+    UNLABELED,
+    Index,
+    Row,
+    chosen_findings,
+    index_of_tables,
+    outcome,
+)
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
@@ -14,7 +22,11 @@ OFFICIAL = {"train": "train_val_list.txt", "test": "test_list.txt"}  # used if t
 
 
 def index(
-    data_dir: Path, positive: str = "Cardiomegaly", others: str = "unlabelled", view: str = ""
+    data_dir: Path,
+    positive: str = "Cardiomegaly",
+    others: str = "unlabelled",
+    view: str = "",
+    findings: Sequence[str] | str = "",
 ) -> Index:
     """List the images that the table names: `positive` among the findings against 'No Finding'.
 
@@ -23,7 +35,17 @@ def index(
         positive: a finding of the table.
         others: what images with only other findings are, one of `OUTCOMES`.
         view: 'PA' or 'AP' for only these images.
+        findings: 'all', or some as a sequence or divided by commas: each image is labelled with
+            all that it shows, in place of `positive` alone; 'No Finding' is none of them.
     """
+    if findings:
+        films = list(_films(data_dir, view))
+        known = sorted(set().union(*(shown for shown, _ in films)) - {NORMAL})
+        names = chosen_findings(findings, known)
+        rows = [
+            row._replace(label=tuple(int(k in shown) for k in names)) for shown, row in films if row
+        ]
+        return index_of_tables(data_dir, names, rows)
     classes = (NORMAL, positive.lower())
     return index_of_tables(data_dir, classes, entries(data_dir, positive, others, view))
 
@@ -32,28 +54,36 @@ def entries(
     data_dir: Path, positive: str = "Cardiomegaly", others: str = "unlabelled", view: str = ""
 ) -> list[Row]:
     """Return a row for each image of the table, whether it is there or not; else as `index`."""
-    label_of_others, splits = outcome("others", others), {}
+    label_of_others, positive = outcome("others", others), positive.lower()
+    known, found = set(), []
+    for findings, row in _films(data_dir, view):
+        known |= findings
+        label = 1 if positive in findings else 0 if NORMAL in findings else label_of_others
+        if row and label is not None:
+            found.append(row._replace(label=label))
+    check_choice("data.options.positive", positive, known - {NORMAL})
+    return found
+
+
+def _films(data_dir: Path, view: str) -> Iterator[tuple[set[str], Row | None]]:
+    """Yield each image's findings, in lower case, and its row without label; None: another view."""
+    splits = {}
     for split, name in OFFICIAL.items():
         if (data_dir / name).is_file():
             names = (data_dir / name).read_text(errors="replace").split()
             splits |= dict.fromkeys(names, split)
     check_choice("data.options.view", view, ("", "AP", "PA"))
     table = tables.find(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
-    positive, known, found = positive.lower(), set(), []
     for at, row in tables.read(table, (IMAGE, FINDINGS, PATIENT, VIEW)):
         findings = {finding.strip().lower() for finding in row[FINDINGS].split("|")}
-        known |= findings
         for column in (FINDINGS, PATIENT):
             if not row[column]:
                 raise UserError(f"{at}, column {column!r}: the cell is empty")
         if NORMAL in findings and len(findings) > 1:
             raise UserError(f"{at}, column {FINDINGS!r}: {NORMAL!r} and a finding")
-        label = 1 if positive in findings else 0 if NORMAL in findings else label_of_others
-        if label is not None and view in ("", row[VIEW]):
-            groups, official = tables.groups(row), splits.get(row[IMAGE], "")
-            found.append(Row(row[IMAGE], label, row[PATIENT], official, groups=groups))
-    check_choice("data.options.positive", positive, known - {NORMAL})
-    return found
+        groups, official = tables.groups(row), splits.get(row[IMAGE], "")
+        film = Row(row[IMAGE], UNLABELED, row[PATIENT], official, groups=groups)
+        yield findings, film if view in ("", row[VIEW]) else None
 
 
 class Builder(SourceBuilder):

@@ -54,6 +54,9 @@ def index(
                 "same in this order, name them in data.options.classes"
             )
 
+    if len({np.ndim(part.rows[0].label) for part in parts.values()}) > 1:
+        raise UserError("some sites have findings, and others classes: give all the same")
+
     def read(row: Row) -> np.ndarray:
         site, _, path = row.path.partition("/")
         return parts[site].read(row._replace(path=path))
