@@ -9,7 +9,11 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 # Programs compiled once serve every test, the processes that tests start, and the next session.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
+# For another number of cores XLA divides sums in other parts, which changes their last bits.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / f"jax-{CORES}-cores")
+)
 # Both compile several times faster.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

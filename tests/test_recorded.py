@@ -11,7 +11,7 @@ import os
 import platform
 from pathlib import Path
 
-import conftest  # noqa: F401  (its XLA_FLAGS are part of what is recorded)
+import conftest  # its XLA_FLAGS are part of what is recorded
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ def machine() -> dict[str, str]:
     digest = hashlib.sha256("".join(flags[:1]).encode()).hexdigest()[:16]
     return {
         "cpu": f"{platform.machine()} {digest}",
-        "cores": str(os.cpu_count()),
+        "cores": str(conftest.CORES),
         "jax": jax.__version__,
         "flags": os.environ.get("XLA_FLAGS", ""),
     }
