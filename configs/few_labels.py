@@ -20,17 +20,17 @@ import ml_collections
 from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
 
 TEACHER = {"consistency": 5.0, "student": "strong", "teacher": "average", "ramp": 400, "ema": 0.999}
-CONTENDERS = (
+CONTENDERS = (  # each as `tuning` preferred it, and what tells the effects apart
     ("supervised", {}),
     ("supervised", {"augmentation": "strong"}),
     ("ssl_gan", {}),
     ("ssl_gan", {"augmentation": "strong"}),
     ("ssl_gan", TEACHER),
     ("mean_teacher", {}),
-    ("fixmatch", {}),
+    ("fixmatch", {"tau": 0.8}),
     ("fixmatch", {"align": True, "relative": True, "tau": 0.9}),  # AdaMatch
-    ("mixmatch", {}),
-    ("triple_gan", {}),
+    ("mixmatch", {"lambda_": 10.0}),
+    ("triple_gan", {"a_p": 0.3}),
     ("multitask", {}),
     ("ec_gan", {}),
     ("three_n_gan", {}),
@@ -93,6 +93,9 @@ def tuning(add) -> None:  # noqa: ANN001
         "fixmatch": ({}, {"tau": 0.8}, {"align": True, "relative": True, "tau": 0.9}),
         "mixmatch": ({}, {"lambda_": 10.0}, {"augmentation": "strong"}),
         "triple_gan": ({}, {"a_p": 0.3}, {"a_h": 0.03}),
+        "multitask": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
+        "ec_gan": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
+        "three_n_gan": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
     }
     for method, choices in settings.items():
         for changes in choices:
