@@ -109,7 +109,7 @@ def soak():
     )
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000, help="enough to outlive the kills")
+    parser.add_argument("--steps", type=int, default=8000, help="enough to outlive the kills")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rng, began, lives = random.Random(options.seed), time.monotonic(), []
@@ -120,7 +120,9 @@ def soak():
             lives.append(life(broken, options.steps, number, i % 2 == 0, rng))
             out = lives[-1].pop("out")
             print(i + 1, *lives[-1].values(), flush=True)
-            if not lives[-1]["sound"] or (broken / "result.json").exists():
+            if (broken / "result.json").exists():
+                sys.exit("the run finished before it was killed often enough; give more --steps")
+            if not lives[-1]["sound"]:
                 print(out)
                 return 1
         for workdir in (broken, whole):
