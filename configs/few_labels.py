@@ -93,9 +93,9 @@ def tuning(add) -> None:  # noqa: ANN001
         "fixmatch": ({}, {"tau": 0.8}, {"align": True, "relative": True, "tau": 0.9}),
         "mixmatch": ({}, {"lambda_": 10.0}, {"augmentation": "strong"}),
         "triple_gan": ({}, {"a_p": 0.3}, {"a_h": 0.03}),
-        "multitask": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
-        "ec_gan": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
-        "three_n_gan": ({}, {"augmentation": "strong"}, {"lr": 5e-4}),
+        "multitask": ({}, {"augmentation": "strong"}, {"lr_d": 5e-4}),
+        "ec_gan": ({}, {"augmentation": "strong"}, {"lr_c": 5e-4}),
+        "three_n_gan": ({}, {"augmentation": "strong"}, {"lr_c": 5e-4}),
     }
     for method, choices in settings.items():
         for changes in choices:
