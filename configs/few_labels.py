@@ -31,9 +31,9 @@ CONTENDERS = (  # each as `tuning` preferred it, and what tells the effects apar
     ("fixmatch", {"align": True, "relative": True, "tau": 0.9}),  # AdaMatch
     ("mixmatch", {"lambda_": 10.0}),
     ("triple_gan", {"a_p": 0.3}),
-    ("multitask", {}),
-    ("ec_gan", {}),
-    ("three_n_gan", {}),
+    ("multitask", {"augmentation": "strong"}),
+    ("ec_gan", {"augmentation": "strong"}),
+    ("three_n_gan", {"augmentation": "strong"}),
 )
 
 
