@@ -16,7 +16,7 @@ from ssl_gan_jax.commands import predict as predict_command
 from ssl_gan_jax.config import base
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import calibration, findings, metrics
+from ssl_gan_jax.evaluation import calibration, explain, findings, metrics
 from ssl_gan_jax.report import predictions
 from ssl_gan_jax.report.card import write_card
 from ssl_gan_jax.targets import FINDINGS
@@ -191,6 +191,19 @@ def test_predict_has_a_column_for_each_finding(run, tmp_path):
         k for k, t in zip(result["classes"], threshold, strict=True) if float(row[f"p_{k}"]) >= t
     }
     assert len(list((tmp_path / "overlays").iterdir())) == 1
+
+
+def test_the_evidence_for_each_finding_can_be_drawn(run):
+    opened = inference.open_run(run[0])
+    images = RNG.integers(0, 256, (6, 16, 16, 1)).astype(np.uint8)
+    heat = {name: explain.explainer(opened, name)(images) for name in opened.classes}
+    assert not np.allclose(heat["left"], heat["right"], rtol=0.1)
+    logits, _ = opened.method.classify(opened.state, to_float(images))
+    drawn = explain.explainer(opened)(images)
+    for i, k in enumerate(logits.argmax(1)):  # the likeliest before calibration
+        np.testing.assert_allclose(drawn[i], heat[opened.classes[k]][i], rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match="to explain: no 'top' among left, rare, right"):
+        explain.explainer(opened, "top")
 
 
 def test_adaptation_and_another_prevalence_are_for_classes(run, tmp_path):

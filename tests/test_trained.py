@@ -250,6 +250,9 @@ def test_every_network_can_be_opened_explained_and_exported(settings, tmp_path):
         turned = explain.explainer(run)(images[::-1])
         np.testing.assert_allclose(turned, heat[::-1], rtol=1e-3, atol=1e-6)
         assert not np.allclose(turned, heat, rtol=0.1)
+        other, positive = (explain.explainer(run, name)(images) for name in run.classes)
+        np.testing.assert_allclose(positive, heat, rtol=1e-3, atol=1e-6)
+        assert not np.allclose(other, heat, rtol=0.1)
 
 
 def test_without_classifier_or_generator_it_is_said(tmp_path):

@@ -178,6 +178,9 @@ PRIOR.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
                    help="of the positive class among these images")  # fmt: skip
 PRIOR.add_argument("--adapt_threshold", action="store_true", help="estimate that share")
 PARSER.add_output("--explain", "DIR", help="folder for overlays of the evidence, as PNG files")
+PARSER.add_argument("--explain_class", metavar="NAME",
+                    help="what the evidence is for; default: the positive class or, of several, "
+                         "the predicted class or likeliest finding")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -191,7 +194,9 @@ def main(args: argparse.Namespace) -> int:
     run = inference.open_run(args.workdir)
     threshold = run.calibration.threshold(args.operating_point)
     predict = inference.predictor(run)
-    heat = explain.explainer(run) if args.explain else None
+    if args.explain_class and not args.explain:
+        raise UserError("--explain_class: give the folder for overlays, --explain=DIR, too")
+    heat = explain.explainer(run, args.explain_class) if args.explain else None
     if run.calibration.ood_detector is None:
         print(
             f"{run.workdir} has no calibration: ood stays empty; "

@@ -57,9 +57,13 @@ def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) 
     return Index(tuple(classes), rows, lambda row: images.read_image(data_dir / row.path), files)
 
 
-def outcome(option: str, choice: str) -> int | None:
-    """Return the label that an option such as `uncertain="unlabelled"` means; None: left out."""
-    return OUTCOMES[check_choice(f"data.options.{option}", choice, OUTCOMES)]
+def outcome(option: str, choice: str, findings: Sequence[str] | str = "") -> int | None:
+    """Return the label that an option such as `uncertain="unlabelled"` means; None: left out.
+
+    With `findings` no image is left out for one of them.
+    """
+    choices = [name for name in OUTCOMES if not (findings and name == "drop")]
+    return OUTCOMES[check_choice(f"data.options.{option}", choice, choices)]
 
 
 def chosen_findings(choice: Sequence[str] | str, known: Sequence[str]) -> tuple[str, ...]:

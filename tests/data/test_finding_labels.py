@@ -69,6 +69,31 @@ def test_a_faulty_table_of_findings_names_file_and_row(films, change, options, m
         folder.index(films, **options)
 
 
+CELLS = """path,label,weight
+a.png,Effusion|nodule,70
+b.png,No Finding,71
+c.png,,72
+d.png,effusion,73
+e.png,nodule,74
+"""
+
+
+def test_a_folder_with_a_column_that_names_all_findings(films):
+    table = films / "labels.csv"
+    table.write_text(CELLS)
+    index = folder.index(films, findings="all")
+    assert index.classes == ("Effusion", "nodule")
+    assert [row.label for row in index.rows] == [(1, 1), (0, 0), (-1, -1), (1, 0), (0, 1)]
+    assert "not read: weight" in index.metadata.summary[0]
+    assert folder.index(films, findings="nodule").rows[0].label == (1,)
+    table.write_text(CELLS.replace("weight", "mass").replace(",70", ",1"))
+    with pytest.raises(UserError, match="row 3, column 'mass': '71' is none of 1, 0"):
+        folder.index(films, findings="mass")  # a column for each
+    table.write_text(CELLS.replace("No Finding", "No Finding|nodule"))
+    with pytest.raises(UserError, match=r"row 3, column 'label': .* a finding and its absence"):
+        folder.index(films, findings="all")
+
+
 def test_findings_need_a_table(films):
     (films / "labels.csv").unlink()
     with pytest.raises(UserError, match=r"data.options.findings needs a table, labels.csv"):

@@ -84,6 +84,21 @@ def test_openi_takes_frontal_images_and_its_options_say_what_labels_mean(openi_d
     assert loaded.patient.tolist() == ["1", "2", "3", "4"]
 
 
+def test_openi_with_findings(openi_dir):
+    def of(**options):
+        index = openi.index(openi_dir, **{"findings": "all", **options})
+        return index.classes, [row.label for row in index.rows]
+
+    all_three = ("cardiomegaly", "opacity", "scoliosis")
+    assert of() == (all_three, [(0, 0, 0), (1, 1, 0), (1, 0, 0), (0, 0, 1)])
+    assert of(borderline="unlabelled")[1][2] == (-1, 0, 0)
+    assert of(findings="scoliosis") == (("scoliosis",), [(0,), (0,), (0,), (1,)])
+    with pytest.raises(UserError, match="options.borderline: no 'drop' among"):
+        of(borderline="drop")
+    (openi_dir / openi.FOLDER / "1.xml").write_text(report(1, ["no indexing"], "IM-0001-1001"))
+    assert of()[1][:2] == [(-1, -1, -1), (1, 1, 0)]
+
+
 def test_openi_from_the_archive_with_views_of_the_dicom_table(openi_dir):
     with tarfile.open(openi_dir / openi.ARCHIVE, "w:gz") as archive:
         archive.add(openi_dir / openi.FOLDER, openi.FOLDER)
@@ -180,6 +195,33 @@ def test_chexpert(tmp_path):
         assert index.rows[0].patient == "patient00000" and all(map(os.path.isfile, index.files))
     index = chexpert.index(tmp_path, uncertain="positive", unmentioned="drop")
     assert [row.label for row in index.rows] == [1, 0, 1, 0, 1]
+
+
+def test_chexpert_with_findings(tmp_path):
+    """Their values in train.csv are 1, 0, -1 and a blank, and blanks of a film without finding."""
+    header = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Support Devices\n"
+    cells = ["0.0,1.0,0.0", ",-1.0,", "1.0,,1.0"]
+    for name, split in (("train.csv", "train"), ("valid.csv", "valid")):
+        films = [f"{split}/patient0000{i}/study1/view1_frontal.jpg" for i in range(3)]
+        lines = [f"{film},F,60,Frontal,AP,{c}" for film, c in zip(films, cells, strict=True)]
+        (tmp_path / name).write_text(header + "\n".join(lines))
+        for film in films:
+            write_image(tmp_path / film)
+
+    def of(**options):
+        index = chexpert.index(tmp_path, **{"findings": "all", **options})
+        return index.classes, [row.label for row in index.rows if row.split == "train"]
+
+    both = ("edema", "support devices")
+    assert of() == (both, [(1, 0), (-1, -1), (0, 1)])  # U-Ignore
+    assert of(uncertain="positive")[1] == [(1, 0), (1, -1), (0, 1)]  # U-Ones
+    zeros = of(uncertain="negative", unmentioned="negative")
+    assert zeros[1] == [(1, 0), (0, 0), (0, 1)]  # U-Zeros
+    assert of(findings="Support Devices") == (both[1:], [(0,), (-1,), (1,)])
+    with pytest.raises(UserError, match="options.uncertain: no 'drop' among"):
+        of(uncertain="drop")
+    with pytest.raises(UserError, match="options.findings: no 'no finding' among edema, support"):
+        of(findings="No Finding")
 
 
 # Two hospitals, many files, other formats

@@ -3,12 +3,14 @@
 A table has one row an image; its columns go by the names that people give them (`tables.MEANINGS`).
 Without a table, the names of folders say class and part (`layouts.read_tree`). In both, spellings
 of one class are one class, and words such as NA or unknown mean that a label is not known
-(`names`). With `findings`, columns of a table each say of one finding whether an image shows it:
-1, 0, or -1 or nothing if that is not known. What was read and what was left out is logged before
-training and by `audit`.
+(`names`). What was read and what was left out is logged before training and by `audit`.
 
-Folders and files of masks, heat maps and the like are left out. A cell with several findings is
-refused: they need a column each. A class that no image carries may be listed in `classes`,
+With `findings`, columns of a table each say of one finding whether an image shows it: 1, 0, or -1
+or nothing if that is not known. In a table with a column for labels, its cells may instead name all
+that an image shows, as in a|b; a cell such as normal says that it shows nothing.
+
+Folders and files of masks, heat maps and the like are left out. Without `findings`, a cell with
+several of them is refused. A class that no image carries may be listed in `classes`,
 and is refused if a classifier is to learn it.
 """
 
@@ -19,16 +21,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from ssl_gan_jax.data import layouts, names, outputs, tables
+from ssl_gan_jax.data import finding_cells, layouts, names, outputs, tables
 from ssl_gan_jax.data.images import files_in
-from ssl_gan_jax.data.index import (
-    UNLABELED,
-    Index,
-    Metadata,
-    Row,
-    chosen_findings,
-    index_of_files,
-)
+from ssl_gan_jax.data.index import UNLABELED, Index, Metadata, Row, index_of_files
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.data.sources import folder as folder_dataset_builder  # noqa: F401 - as in 0.2
 from ssl_gan_jax.errors import UserError
@@ -37,7 +32,6 @@ TABLE = "labels.csv"
 _SUFFIXES = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _HINT = "; the first row must be path,label[,patient_id][,split]"
-_SHOWN = {"1": 1, "0": 0, "-1": UNLABELED}
 
 
 class _Films(NamedTuple):
@@ -67,7 +61,8 @@ def index(
         positive: of two classes, the one that comes last: sensitivity, AUPRC and the threshold
             are about it.
         findings: columns of a table that each say 1, 0 or -1 of one finding, as a sequence or
-            divided by commas; "all": those that mean nothing else. Then there are no classes.
+            divided by commas, or names in the cells of its column for labels; "all": all of these,
+            or without that column, all columns that mean nothing else. Then there are no classes.
 
     Raises:
         UserError: names the row and the column of a faulty table, or the folder.
@@ -211,13 +206,15 @@ def _from_table(
     for name in ("path",) if findings else ("path", "label"):
         if name not in column:
             raise tables.no_column(table, name, header, _HINT)
-    chosen = ()
-    if findings:
-        read = {*(header[i] for i in column.values()), *_groups(header), ""}
-        chosen = chosen_findings(findings, [name for name in header if name not in read])
-        column = {k: i for k, i in column.items() if k != "label"}
     if not (rows := list(rows)):
         raise UserError(f"{table.name} lists no image")
+    chosen, label_of = (), None
+    if findings:
+        read = {*(header[i] for i in column.values()), *_groups(header), ""}
+        rest = [name for name in header if name not in read]
+        chosen, label_of = finding_cells.reader(header, rows, rest, column.get("label"), findings)
+        if set(chosen) <= set(rest):  # then a column for labels is not read
+            column.pop("label", None)
     if "split" in column and header[column["split"]].lower() != "split":
         splits = {names.split_of(cells[column["split"]]) for _, cells in rows}
         if None in splits or splits == {""}:  # a column such as "set" may be of anything
@@ -231,13 +228,13 @@ def _from_table(
         path = find(cell["path"], where["path"])
         if (other := row_of.setdefault(path, number)) != number:
             raise UserError(f"{where['path']}: {path!r} is also in row {other}")
-        text = cell.get("label", "")
+        text = "" if findings else cell["label"]
         parts = [part for part in names.findings_in(text, labels) if part.strip()]
         if len(parts) > 1:
             raise UserError(
                 f"{where['label']}: several findings, {text!r}, and an image has one "
-                "label here; name the one that counts, leave the cell empty, or make a table for "
-                "each finding, or a column for each and data.options.findings=all"
+                "label here; name the one that counts, leave the cell empty, make a table for each "
+                "finding, or learn them all with data.options.findings=all"
             )
         if (split := names.split_of(cell.get("split", ""))) is None:
             raise UserError(f"{where['split']}: {cell['split']!r} is none of train, val, test")
@@ -250,8 +247,8 @@ def _from_table(
             )
         site = "" if names.is_blank(site) else site
         groups = tables.groups(dict(zip(header, cells, strict=True)))
-        label = tuple(_value(at, name, cells[header.index(name)]) for name in chosen)
-        row = Row(path, label or UNLABELED, patient, split, site, groups)
+        label = label_of(at, cells) if label_of else UNLABELED
+        row = Row(path, label, patient, split, site, groups)
         films.append((parts[0] if parts else "", where.get("label", at), row))
     unlisted = len(set(paths) - set(row_of))
     return _Films(
@@ -262,17 +259,6 @@ def _from_table(
         train_stays=True,
         findings=chosen,
     )
-
-
-def _value(at: str, name: str, cell: str) -> int:
-    """Return what a cell says of a finding; `UserError` if it is neither 1, 0, -1 nor missing."""
-    value = UNLABELED if names.is_missing(cell) else _SHOWN.get(names.class_key(cell))
-    if value is None:
-        raise UserError(
-            f"{at}, column {name!r}: {cell!r} is none of 1, 0, -1 and blank; if the column is no "
-            "finding, name those that are: data.options.findings=A,B"
-        )
-    return value
 
 
 def _groups(header: Sequence[str]) -> dict[str, str]:

@@ -7,20 +7,28 @@ report counts as one patient, though a person may have several reports.
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from defusedxml import DefusedXmlException, ElementTree
 
 from ssl_gan_jax.data import tables
-from ssl_gan_jax.data.index import Index, Row, index_of_tables, outcome
+from ssl_gan_jax.data.index import (
+    UNLABELED,
+    Index,
+    Row,
+    chosen_findings,
+    index_of_tables,
+    outcome,
+)
 from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
 PROJECTIONS = "indiana_projections.csv"  # of Kaggle: filename, projection
 METADATA = "nlmcxr_dicom_metadata.csv*"  # of the DICOM release: imageid, view position
+_NO_FINDING = {"no indexing", "technical quality of image unsatisfactory"}  # tags
 _FRONTAL = ("frontal", "pa", "ap")
 _MAX_REPORT, _MAX_REPORTS = 2**20, 2**28  # bytes; the real ones hold 20 kB and 30 MB
 # The same image is CXR12_IM-0034-1001.png, 12_IM-0034-1001.dcm and 12_IM-0034-1001.dcm.png.
@@ -41,6 +49,7 @@ def index(
     borderline: str = "positive",
     others: str = "unlabelled",
     views: str = "frontal",
+    findings: Sequence[str] | str = "",
 ) -> Index:
     """List the images of the reports: `positive` against normal.
 
@@ -55,23 +64,37 @@ def index(
         others: what reports with other findings are, one of `OUTCOMES`.
         views: 'frontal', those that a table calls so (the DICOM table leaves 35 % open); 'not
             lateral', these and those left open; or 'all', for which no table is needed.
+        findings: 'all', or some tags as a sequence or divided by commas: each image is labelled
+            with all that its report has, in place of `positive` alone; then 'drop' is no choice.
     """
     check_choice("data.options.views", views, ("frontal", "not lateral", "all"))
     found, positive = reports(data_dir), positive.lower()
     known = {tag.partition("/")[0] for report in found for tag in report.tags}
-    check_choice("data.options.positive", positive, known)
-    labels = {"positive": 1, "negative": 0, "borderline": outcome("borderline", borderline)}
-    labels[None] = outcome("others", others)
+    of_borderline = outcome("borderline", borderline, findings)
+    labels = {"positive": 1, "negative": 0, "borderline": of_borderline}
+    if findings:
+        classes = chosen_findings(findings, sorted(known - {"normal", *_NO_FINDING}))
+    else:
+        check_choice("data.options.positive", positive, known)
+        labels[None], classes = outcome("others", others), ("normal", positive)
+
+    def label_of(tags: tuple[str, ...]) -> int | tuple[int, ...] | None:
+        if not findings:
+            return labels[finding(tags, positive)]
+        if not _NO_FINDING.isdisjoint(tags):
+            return (UNLABELED,) * len(classes)
+        return tuple(labels[finding(tags, name) or "negative"] for name in classes)
+
     wanted = (*_FRONTAL, "") if views == "not lateral" else _FRONTAL
     view = _views(data_dir) if views != "all" else {}
     entries = [
         Row(image, label, report.name)
         for report in found
-        if (label := labels[finding(report.tags, positive)]) is not None
+        if (label := label_of(report.tags)) is not None
         for image in report.images
         if views == "all" or view.get(image_key(image), "") in wanted
     ]
-    return index_of_tables(data_dir, ("normal", positive), entries, image_key)
+    return index_of_tables(data_dir, classes, entries, image_key)
 
 
 def finding(tags: tuple[str, ...], positive: str) -> str | None:
