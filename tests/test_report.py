@@ -227,6 +227,24 @@ def test_runs_for_tuning_are_labelled_as_validation():
     assert "**Accuracy, validation images**" in text and "test" not in text
 
 
+def test_every_finding_has_a_row_and_a_paired_difference():
+    def findings(method, seed, *values):
+        scores = [{"auroc": {"value": v, "low": None, "high": None}} for v in values]
+        made = row(method, seed, sum(values) / 2, target="findings", classes=["mass", "edema"])
+        return made | {"test": made["test"] | {"findings": scores}}
+
+    panel = panel_of(
+        *(findings("supervised", seed, 0.6, 0.7 + seed / 10) for seed in range(2)),
+        *(findings("ssl_gan", seed, 0.5, 0.8 + seed / 10) for seed in range(2)),
+    )
+    table = tables.finding_table(panel, "test")
+    assert table.header[1:] == ["finding", "supervised", "ssl_gan", "ssl_gan - supervised"]
+    mass, edema = table.rows
+    assert mass[1] == "mass" and mass[3].startswith(".500") and mass[4].startswith("-.100")
+    assert edema[1] == "edema" and edema[2].startswith(".750") and edema[4].startswith("+.100")
+    assert tables.finding_table(panel_of(row(seed=0)), "test") is None
+
+
 def test_generated_images_have_a_table():
     drawn = {"nearest_train": 2.0, "nearest_train_of_validation": 3, "copies": 0.01}
     panel = panel_of(*(row(seed=s, samples=drawn) for s in (0, 1)))

@@ -8,6 +8,7 @@ and `page` fills the template `page.html`.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import atomic_write
@@ -23,7 +24,8 @@ def write(
       paths: run folders, folders above them, or .jsonl files of rows.
       out: folder of the report.
       rows_file: gets the rows of the finished runs, sorted, one a line. It can replace the folders
-        in `paths`, but has no figures except for the scores.
+        in `paths`, but has no figures except for the scores, and of groups of patients no scores of
+        single findings.
       real_images: show training images, which may show patients.
 
     Raises:
@@ -36,9 +38,16 @@ def write(
     html = page.html(found, sections)
     texts = {out / "report.html": html, out / "report.md": page.markdown(sections)}
     if rows_file:
-        lines = (json.dumps(run.row, allow_nan=False) for run in found.runs)
+        lines = (json.dumps(_short(run.row), allow_nan=False) for run in found.runs)
         texts[rows_file] = "".join(f"{line}\n" for line in lines)
     for path, text in texts.items():
         with atomic_write(path) as file:
             file.write(text)
     return found
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in which the scores of groups of patients are means over findings."""
+    groups = row.get("test_by_group") or {}
+    means = {name: {k: v for k, v in of.items() if k != "findings"} for name, of in groups.items()}
+    return {**row, "test_by_group": means} if groups else row

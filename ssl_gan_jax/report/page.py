@@ -113,7 +113,7 @@ def _section(panel: Panel, real_images: bool) -> Section:
     for part in ("test", "validation"):
         if any(run.part == part for run in panel.runs):
             shown += tables.score_tables(panel, part, tables.MAIN)
-            shown.append(tables.difference_table(panel, part))
+            shown += [tables.difference_table(panel, part), tables.finding_table(panel, part)]
             more += tables.score_tables(panel, part, tables.MORE)
     shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []

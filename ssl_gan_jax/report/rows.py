@@ -94,6 +94,11 @@ class ReportRow(NamedTuple):
             return None
         return Score(found["value"], found.get("low"), found.get("high"))
 
+    def of_finding(self, k: int) -> "ReportRow":
+        """The run with the scores of its finding `k` alone."""
+        scores = self.row[self.part]["findings"][k]
+        return self._replace(row={**self.row, self.part: scores})
+
 
 class Panel(NamedTuple):
     """Runs that can be compared: the same experiment, data set, size and direction of transfer."""

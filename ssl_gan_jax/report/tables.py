@@ -167,6 +167,28 @@ def difference_table(panel: Panel, part: str) -> Table | None:
     return Table(title, header, rows) if rows else None
 
 
+def finding_table(panel: Panel, part: str) -> Table | None:
+    """AUROC of each finding, and its paired differences to the baseline; None without findings."""
+    columns, rows = columns_of(panel, part), []
+    findings = {tuple(run.row["classes"]) for runs in columns.values() for run in runs
+                if run.row.get("target") == "findings"}  # fmt: skip
+    if len(findings) != 1:
+        return None
+    pairs = [(name, to) for name in columns if (to := baseline_of(name, columns))]
+    for budget in panel.budgets:
+        for k, finding in enumerate(*findings):
+            runs = {
+                name: [run.of_finding(k) for run in at_budget(all_, budget)]
+                for name, all_ in columns.items()
+            }
+            scores = [score_cell(some, "auroc") for some in runs.values()]
+            differences = [difference_cell(runs[name], runs[to], "auroc") for name, to in pairs]
+            if any(cell != UNDEFINED for cell in scores):
+                rows.append([str(budget), finding, *scores, *differences])
+    header = ["labels", "finding", *columns, *(f"{name} - {to}" for name, to in pairs)]
+    return Table(f"AUROC of each finding, {part} images", header, rows)
+
+
 def sample_table(panel: Panel) -> Table | None:
     """Distances of generated images to training images; None if no row has any."""
 
