@@ -49,8 +49,7 @@ PROSE = re.sub(r"^```.*?^```", "", "\n".join(TEXTS.values()), flags=re.S | re.M)
 
 # Appended to trainings, so that they take seconds.
 SMALL = (
-    "--config.data.size=16 --config.method.width=4 --config.method.reference_size=4 "
-    "--config.train.steps=2 "
+    "--config.data.size=16 --config.method.width=4 --config.train.steps=2 "
     "--config.train.batch_size=8 --config.train.unlabeled_batch_size=8"
 )
 PHANTOM = "--config.data.options.images=160"
