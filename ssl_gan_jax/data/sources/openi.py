@@ -81,7 +81,7 @@ def index(
     def label_of(tags: tuple[str, ...]) -> int | tuple[int, ...] | None:
         if not findings:
             return labels[finding(tags, positive)]
-        if not _NO_FINDING.isdisjoint(tags):
+        if _NO_FINDING.issuperset(tags):  # the report says nothing
             return (UNLABELED,) * len(classes)
         return tuple(labels[finding(tags, name) or "negative"] for name in classes)
 
