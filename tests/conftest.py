@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from cores import CORES
 
 REPOSITORY = Path(__file__).parent.parent
 
 # Programs compiled once serve every test, the processes that tests start, and the next session.
 # For another number of cores XLA divides sums in other parts, which changes their last bits.
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / f"jax-{CORES}-cores")
 )

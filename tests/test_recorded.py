@@ -11,11 +11,12 @@ import os
 import platform
 from pathlib import Path
 
-import conftest  # its XLA_FLAGS are part of what is recorded
+import conftest  # noqa: F401  (its XLA_FLAGS are part of what is recorded)
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cores import CORES
 from tiny import METHODS, started
 
 RECORDED = Path(__file__).with_name("recorded.json")
@@ -40,7 +41,7 @@ def machine() -> dict[str, str]:
     digest = hashlib.sha256("".join(flags[:1]).encode()).hexdigest()[:16]
     return {
         "cpu": f"{platform.machine()} {digest}",
-        "cores": str(conftest.CORES),
+        "cores": str(CORES),
         "jax": jax.__version__,
         "flags": os.environ.get("XLA_FLAGS", ""),
     }
