@@ -122,6 +122,14 @@ def require(run: FinishedRun, part: str) -> None:
         raise UserError(f"{run.workdir}: {run.config['method']['name']} has no {part}")
 
 
+def require_classes(run: FinishedRun, what: str) -> None:
+    """Raises UserError, which names `what`, if an image of the run may have several findings."""
+    if run.target is targets.FINDINGS:
+        raise UserError(
+            f"{run.workdir}: has several findings in an image, and {what} is for classes only"
+        )
+
+
 def dataset_of(run: FinishedRun, data_dir: str | Path | None = None) -> Dataset:
     """The data that a run trained on, from its config's `data.dir` or `data_dir`.
 

@@ -211,6 +211,7 @@ def test_adaptation_and_another_prevalence_are_for_classes(run, tmp_path):
     image = str(folder / "000.png")
     for changes in (["--prevalence=.2"], ["--adapt_threshold"]):
         args = [f"--workdir={workdir}", image, f"--out={tmp_path / 'p.csv'}", *changes]
+        args.append(f"--explain={tmp_path / 'overlays'}")
         with pytest.raises(UserError, match="several findings"):
             predict_command.main(predict_command.PARSER.parse_args(args))
     args = adapt.PARSER.parse_args([f"--workdir={workdir}", image, f"--out={tmp_path / 'run'}"])

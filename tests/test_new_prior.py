@@ -15,14 +15,13 @@ from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import prior_shift
 from ssl_gan_jax.evaluation.calibration import Calibration
 from ssl_gan_jax.inference import Prediction
-from ssl_gan_jax.targets import CLASSES
 
 
 def run_of(classes=("well", "ill"), validated=600):
     stored = points(*scored(600, 0.7)) if len(classes) == 2 else {}
     fitted = Calibration(1.0, stored, None, {"n": validated} if validated else {})
     result = {"classes": list(classes), "labels_per_class": 10}
-    return SimpleNamespace(result=result, calibration=fitted, classes=classes, target=CLASSES)
+    return SimpleNamespace(result=result, calibration=fitted, classes=classes)
 
 
 def answer_of(probs, far=0):

@@ -38,7 +38,6 @@ from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.report.card import write_card
-from ssl_gan_jax.targets import FINDINGS
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.types import TrainState
 
@@ -152,8 +151,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--steps={args.steps} --lr={args.lr}: a step or more, and no rate below 0")
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
-    if run.target is FINDINGS:
-        raise UserError(f"{args.workdir}: has several findings in an image; adapt is for classes")
+    inference.require_classes(run, "adapt")
     k, share = len(run.classes), args.prevalence
     if share and k != 2:
         raise UserError(f"--prevalence: is for two classes, and this run has {k}")

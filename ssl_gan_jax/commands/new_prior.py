@@ -7,7 +7,6 @@ import numpy as np
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import prior_shift
 from ssl_gan_jax.inference import FinishedRun, Prediction
-from ssl_gan_jax.targets import FINDINGS
 
 WIDEST = 0.5  # interval of an estimate that still says something
 
@@ -42,14 +41,8 @@ def at_prior(
     calls positive; youden and balanced call the fewest wrong at the new prior.
 
     Raises:
-      UserError: a prevalence for other than two classes; the training prior is not known; an image
-        may have several findings.
+      UserError: a prevalence for other than two classes; the training prior is not known.
     """
-    if run.target is FINDINGS:
-        raise UserError(
-            f"{run.workdir}: --prevalence and --adapt_threshold are for classes, and this run has "
-            "several findings in an image; leave them out"
-        )
     train, fitted, classes = prior_shift.training_prior(run.result), run.calibration, run.classes
     two, threshold = len(classes) == 2, fitted.threshold(point)
     if prevalence is None:

@@ -192,9 +192,11 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or (None if args.json else arguments.output("predictions.csv", "--out"))
     check_outputs(out, args.explain, files)
     run = inference.open_run(args.workdir)
+    if args.prevalence or args.adapt_threshold:
+        inference.require_classes(run, "another prevalence (--prevalence, --adapt_threshold)")
     threshold = run.calibration.threshold(args.operating_point)
     predict = inference.predictor(run)
-    if args.explain_class and not args.explain:
+    if args.explain_class is not None and not args.explain:
         raise UserError("--explain_class: give the folder for overlays, --explain=DIR, too")
     heat = explain.explainer(run, args.explain_class) if args.explain else None
     if run.calibration.ood_detector is None:

@@ -7,42 +7,40 @@ labels names all that an image shows, as in a|b.
 from collections.abc import Callable, Sequence
 
 from ssl_gan_jax.data import names
-from ssl_gan_jax.data.index import UNLABELED, chosen_findings
+from ssl_gan_jax.data.index import UNLABELED, chosen_findings, named_findings
 from ssl_gan_jax.errors import UserError
+
+Cells = Sequence[str]
+Reader = tuple[tuple[str, ...], Callable[[str, Cells], tuple[int, ...]]]
+"""The findings, and a function from a row's place, as "labels.csv row 2", and cells to its label.
+
+The function raises `UserError` for a cell that it does not understand.
+"""
 
 _VALUES = {"1": 1, "0": 0, "-1": UNLABELED}
 
 
-def reader(
-    header: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[str]]],
-    columns: Sequence[str],
-    label: int | None,
-    findings: Sequence[str] | str,
-) -> tuple[tuple[str, ...], Callable[[str, Sequence[str]], tuple[int, ...]]]:
-    """Return the findings, and a function from a row's place and cells to its label.
+def are_columns(findings: Sequence[str] | str, columns: Sequence[str]) -> bool:
+    """Whether all names in `data.options.findings` are names of columns."""
+    return set(named_findings(findings)) <= set(map(names.class_key, columns))
 
-    Args:
-        header: the names of all columns.
-        rows: the place of each row, such as "labels.csv row 2", and its cells.
-        columns: the names of columns that mean nothing else. They are the findings if `findings`
-            names some of them, or if there is no column for labels.
-        label: the place of the column for labels in `header`.
-        findings: "all", or names as a sequence or divided by commas.
 
-    Raises:
-        UserError: a name that is no finding. The function raises it for a cell that says neither.
-    """
-    given = findings.split(",") if isinstance(findings, str) else findings
-    if label is None or {*map(names.class_key, given)} <= {*map(names.class_key, columns)}:
-        chosen = chosen_findings(findings, columns)
-        places = [header.index(name) for name in chosen]
-        return chosen, lambda at, cells: tuple(_value(at, header[i], cells[i]) for i in places)
+def from_columns(header: Cells, columns: Sequence[str], findings: Sequence[str] | str) -> Reader:
+    """Read a column for each finding; "all" are the `columns`, some of the `header`."""
+    chosen = chosen_findings(findings, columns)
+    places = [header.index(name) for name in chosen]
+    return chosen, lambda at, cells: tuple(_value(at, header[i], cells[i]) for i in places)
+
+
+def from_labels(
+    header: Cells, rows: Sequence[tuple[str, Cells]], label: int, findings: Sequence[str] | str
+) -> Reader:
+    """Read the column at `label`; "all" are the findings that it names in any of the rows."""
     shown = {at: _shown(f"{at}, column {header[label]!r}", cells[label]) for at, cells in rows}
     spelled = names.classes_of(text for found in shown.values() for text in found or ())
     chosen = chosen_findings(findings, sorted({*spelled.values()} - {""}))
 
-    def label_of(at: str, cells: Sequence[str]) -> tuple[int, ...]:
+    def label_of(at: str, cells: Cells) -> tuple[int, ...]:
         if shown[at] is None:
             return (UNLABELED,) * len(chosen)
         found = {spelled[text] for text in shown[at]}

@@ -66,13 +66,18 @@ def outcome(option: str, choice: str, findings: Sequence[str] | str = "") -> int
     return OUTCOMES[check_choice(f"data.options.{option}", choice, choices)]
 
 
+def named_findings(choice: Sequence[str] | str) -> list[str]:
+    """Return the `class_key` of each name in `data.options.findings`."""
+    given = choice.split(",") if isinstance(choice, str) else choice
+    return [class_key(str(name)) for name in given]
+
+
 def chosen_findings(choice: Sequence[str] | str, known: Sequence[str]) -> tuple[str, ...]:
     """Return those of the `known` findings that `data.options.findings` names; "all": all."""
     if choice == "all":
         return tuple(known)
-    given = choice.split(",") if isinstance(choice, str) else choice
     by_key = {class_key(name): name for name in known}
-    found = [check_choice("data.options.findings", class_key(str(name)), by_key) for name in given]
+    found = [check_choice("data.options.findings", k, by_key) for k in named_findings(choice)]
     if len(set(found)) < len(found):
         raise UserError(f"data.options.findings={','.join(found)}: a finding is named twice")
     return tuple(by_key[key] for key in found)

@@ -9,8 +9,7 @@ configs/results/trust.jsonl has how often both methods point at the phantom's he
 
 The evidence is the log odds of the positive class, which is the second of two; with more classes,
 of the predicted class. If an image may have several findings, they are those of the likeliest one,
-before calibration.
-`of` names another class or finding.
+before calibration. `of` names another class or finding.
 """
 
 from collections.abc import Callable
@@ -34,7 +33,7 @@ def heatmaps(
     target: Kind = CLASSES,
     of: int | None = None,
 ) -> Array:
-    """Images [B,S,S,1] in [-1,1] -> heat [B,8,8], 0 or more; pure. As `gradients`."""
+    """Images [B,S,S,1] in [-1,1] -> heat [B,8,8], 0 or more; pure. Else as `gradients`."""
     gradient, maps = gradients(method, state, images, target, of)
     return jax.nn.relu((gradient * maps).sum(-1))
 
@@ -87,7 +86,9 @@ def explainer(run: FinishedRun, of: str | None = None) -> Callable[[np.ndarray],
       UserError: the method has no classifier; or the run has no class or finding `of`.
     """
     require(run, "classifier")
-    k = of and run.classes.index(check_choice("class or finding to explain", of, run.classes))
+    k = None
+    if of is not None:
+        k = run.classes.index(check_choice("class or finding to explain", of, run.classes))
     compiled = jax.jit(lambda x: (heatmaps(run.method, run.state, x, run.target, k),))
     return lambda images: batched(compiled, images)[0]
 

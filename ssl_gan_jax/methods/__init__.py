@@ -82,9 +82,14 @@ def build(config: Mapping[str, Any]) -> Method:
 
 def check_labels(name: str, label: Array) -> None:
     """Raises UserError if the method `name` cannot learn labels of this kind."""
-    able = [other for other in names() if getattr(_module(other), "FINDINGS", False)]
-    if targets.of(label) is targets.FINDINGS and name not in able:
-        raise UserError(f"{name} cannot learn several findings; {', '.join(able)} can")
+    if targets.of(label) is targets.CLASSES or _learns_findings(name):
+        return
+    able = ", ".join(filter(_learns_findings, names()))
+    raise UserError(f"{name} cannot learn several findings; {able} can")
+
+
+def _learns_findings(name: str) -> bool:
+    return getattr(_module(name), "FINDINGS", False)
 
 
 def _check_contract(name: str, method: Method, state: TrainState, batch: Batch) -> None:

@@ -50,8 +50,8 @@ def index(
     column, names, entries = positive.lower(), (), []
     for at, cells, row in _films(data_dir, () if findings else (column,)):
         if findings:
-            known = [name for name in cells if name not in _NO_FINDING]
-            names = names or chosen_findings(findings, known)
+            if not names:  # all rows have the same columns
+                names = chosen_findings(findings, [k for k in cells if k not in _NO_FINDING])
             label = tuple(_label(at, cells, name, labels) for name in names)
         else:
             label = _label(at, cells, column, labels)

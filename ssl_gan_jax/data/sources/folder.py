@@ -42,7 +42,7 @@ class _Films(NamedTuple):
     left_out: Counter[str]  # reason -> how many files
     by_patient: bool
     train_stays: bool
-    findings: tuple[str, ...] = ()  # if the table has a column for each
+    findings: tuple[str, ...] = ()  # in place of classes
 
 
 def index(
@@ -212,9 +212,11 @@ def _from_table(
     if findings:
         read = {*(header[i] for i in column.values()), *_groups(header), ""}
         rest = [name for name in header if name not in read]
-        chosen, label_of = finding_cells.reader(header, rows, rest, column.get("label"), findings)
-        if set(chosen) <= set(rest):  # then a column for labels is not read
-            column.pop("label", None)
+        if "label" not in column or finding_cells.are_columns(findings, rest):
+            column.pop("label", None)  # not read
+            chosen, label_of = finding_cells.from_columns(header, rest, findings)
+        else:
+            chosen, label_of = finding_cells.from_labels(header, rows, column["label"], findings)
     if "split" in column and header[column["split"]].lower() != "split":
         splits = {names.split_of(cells[column["split"]]) for _, cells in rows}
         if None in splits or splits == {""}:  # a column such as "set" may be of anything
