@@ -96,6 +96,7 @@ def base(
         "split_seed": 0,  # draws the splits, if there are no official splits
         "source_site": "",  # labelled images of this site only ...
         "target_site": "",  # ... tested on this one (Madani et al. 2018, Table 2)
+        "target_test": 0.2,  # share of its patients that are the test images
         "adapt": "none",  # unlabelled images: "target", of the target site; "mixture", of both
         "max_unreadable": 0.01,  # share of files that may be left out
     }

@@ -1,7 +1,6 @@
 """`predict --prevalence` and `--adapt_threshold`: what they say, use and refuse."""
 
 import csv
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,55 +9,52 @@ from test_prior_shift import HALF, points, scored
 from test_train import small
 
 from ssl_gan_jax import train
-from ssl_gan_jax.commands import new_prior, predict
+from ssl_gan_jax.commands import predict
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import prior_shift
 from ssl_gan_jax.evaluation.calibration import Calibration
-from ssl_gan_jax.inference import Prediction
+from ssl_gan_jax.evaluation.new_prior import new_prior
 
 
-def run_of(classes=("well", "ill"), validated=600):
-    stored = points(*scored(600, 0.7)) if len(classes) == 2 else {}
-    fitted = Calibration(1.0, stored, None, {"n": validated} if validated else {})
-    result = {"classes": list(classes), "labels_per_class": 10}
-    return SimpleNamespace(result=result, calibration=fitted, classes=classes)
+def fitted_on(validated=600, classes=2):
+    stored = points(*scored(600, 0.7)) if classes == 2 else {}
+    return Calibration(1.0, stored, None, {"n": validated} if validated else {})
 
 
-def answer_of(probs, far=0):
-    return Prediction(probs, np.where(np.arange(len(probs)) < far, 3.0, 0.5))
+def ood_of(probs, far=0):
+    return np.where(np.arange(len(probs)) < far, 3.0, 0.5)
+
+
+def prior_of(probs, point, prevalence=None, *, far=0, fitted=None):
+    fitted = fitted or fitted_on()
+    return new_prior(HALF, fitted, ("well", "ill"), probs, ood_of(probs, far), point, prevalence)
 
 
 def test_em_moves_the_threshold_and_makes_fewer_errors():
     probs, label = scored(2000, 0.05, seed=3)
-    run, answer = run_of(), answer_of(probs)
-    new = new_prior.at_prior(run, answer, "youden")
+    new, fitted = prior_of(probs, "youden"), fitted_on()
     assert not new.refused and new.line.startswith("prior by EM: ill 0.0")
     assert f"positive from {new.threshold:.3f} on" in new.line
-    errors = [
-        np.mean((p[:, 1] >= t) != label)
-        for p, t in (
-            (probs, run.calibration.threshold()),
-            (new.answer.probability, new.threshold),
-        )
-    ]
-    assert errors[1] < errors[0] / 2
+    before = np.mean((probs[:, 1] >= fitted.threshold()) != label)
+    after = np.mean((new.corrected(probs)[:, 1] >= new.threshold) != label)
+    assert after < before / 2
     for point in ("sensitivity=.95", "specificity=.9"):
-        new = new_prior.at_prior(run, answer, point)
-        kept = new.answer.probability[:, 1] >= new.threshold
-        assert (kept == (probs[:, 1] >= run.calibration.threshold(point))).mean() > 0.999
-    assert new_prior.at_prior(run, answer, "balanced").threshold == 0.5
+        new = prior_of(probs, point)
+        kept = new.corrected(probs)[:, 1] >= new.threshold
+        assert (kept == (probs[:, 1] >= fitted.threshold(point))).mean() > 0.999
+    assert prior_of(probs, "balanced").threshold == 0.5
 
 
 def test_a_given_prior_is_used_and_a_doubt_named():
     probs, _ = scored(500, 0.2)
-    new = new_prior.at_prior(run_of(), answer_of(probs), "youden", 0.2)
+    new = prior_of(probs, "youden", 0.2)
     assert new.line.startswith("prior as given: ill 0.2 (labels: 0.500)") and not new.refused
     there = prior_shift.corrected(probs, HALF, np.array([0.8, 0.2]))
-    np.testing.assert_allclose(new.answer.probability, there)
-    new = new_prior.at_prior(run_of(), answer_of(probs, far=50), "youden", 0.2)
+    np.testing.assert_allclose(new.corrected(probs), there)
+    new = prior_of(probs, "youden", 0.2, far=50)
     assert new.line.startswith("warning: prior as given") and not new.refused
     assert "10.0% of the images are out of distribution" in new.line
-    np.testing.assert_allclose(new.answer.probability, there)
+    np.testing.assert_allclose(new.corrected(probs), there)
 
 
 @pytest.mark.parametrize(
@@ -70,22 +66,21 @@ def test_a_given_prior_is_used_and_a_doubt_named():
     ],
 )
 def test_an_estimate_that_is_not_to_be_trusted_changes_nothing(n, far, validated, why):
-    run, answer = run_of(validated=validated), answer_of(scored(n, 0.4)[0], far)
-    new = new_prior.at_prior(run, answer, "youden")
-    assert new.refused and new.answer is answer
-    assert new.threshold == run.calibration.threshold()
+    probs, fitted = scored(n, 0.4)[0], fitted_on(validated)
+    new = prior_of(probs, "youden", far=far, fitted=fitted)
+    assert new.refused and new.corrected(probs) is probs
+    assert new.threshold == fitted.threshold()
     assert new.line.startswith("warning: prior by EM") and why in new.line
 
 
 def test_three_classes_have_an_estimate_but_no_prevalence():
-    rng = np.random.default_rng(0)
-    probs = rng.dirichlet([0.1, 0.3, 0.1], 900)
-    run, answer = run_of(("a", "b", "c")), answer_of(probs)
-    new = new_prior.at_prior(run, answer, "youden")
+    probs = np.random.default_rng(0).dirichlet([0.1, 0.3, 0.1], 900)
+    known = np.full(3, 1 / 3), fitted_on(classes=3), ("a", "b", "c"), probs, ood_of(probs)
+    new = new_prior(*known, "youden")
     assert all(f"{name} 0." in new.line for name in "abc") and not new.refused
-    assert new.answer.probability.mean(0)[1] > probs.mean(0)[1]
+    assert new.corrected(probs).mean(0)[1] > probs.mean(0)[1]
     with pytest.raises(UserError, match="for two classes"):
-        new_prior.at_prior(run, answer, "youden", 0.1)
+        new_prior(*known, "youden", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ import numpy as np
 
 from ssl_gan_jax import adaptation, inference
 from ssl_gan_jax.augment import augmentation, strong
-from ssl_gan_jax.commands import arguments, ending, new_prior, predict
+from ssl_gan_jax.commands import arguments, ending, predict
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
@@ -49,7 +49,7 @@ PARSER.add_argument("images", nargs="+", type=predict.image_argument, metavar="I
 PARSER.add_output("--out", "DIR", required=True, help="folder of the adapted run, a new one")
 PARSER.add_argument("--steps", type=int, default=100, help="of 32 images each; default 100")
 PARSER.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam; default .0001")
-PARSER.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
+PARSER.add_argument("--prevalence", type=arguments.share, metavar="SHARE",
                     help="expected share of the positive class")  # fmt: skip
 PARSER.add_argument("--augmentation", choices=("strong", "weak"), default="strong",
                     help="of the images that learn pseudo-labels; default strong")  # fmt: skip

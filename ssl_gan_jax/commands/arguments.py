@@ -16,6 +16,17 @@ def output(text: str | Path, flag: str, folder: bool = False) -> Path:
     return paths.result_path(paths.output_path(text, flag, folder), flag)
 
 
+def share(text: str) -> float:
+    """The share that --prevalence names. Raises UserError unless it is between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise UserError(f"--prevalence={text}: is the share of the positive class, between 0 and 1")
+    return value
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of the command `name`; --help prints `doc`."""
 

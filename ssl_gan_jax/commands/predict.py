@@ -36,11 +36,12 @@ from typing import Any
 import numpy as np
 
 from ssl_gan_jax import inference, paths
-from ssl_gan_jax.commands import arguments, new_prior
+from ssl_gan_jax.commands import arguments
 from ssl_gan_jax.data import images
 from ssl_gan_jax.data.pixels import UnreadableImage
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import explain, findings, metrics
+from ssl_gan_jax.evaluation import explain, findings, metrics, prior_shift
+from ssl_gan_jax.evaluation.new_prior import new_prior
 from ssl_gan_jax.files import atomic_write, write_png
 from ssl_gan_jax.inference import FinishedRun, Prediction
 from ssl_gan_jax.targets import FINDINGS
@@ -174,7 +175,7 @@ PARSER.add_output("--out", "CSV", help="default: predictions.csv, or none with -
 PARSER.add_argument("--operating_point", default="youden", metavar="POINT",
                     help="youden, balanced (.5), sensitivity=X or specificity=X")  # fmt: skip
 PRIOR = PARSER.add_mutually_exclusive_group()
-PRIOR.add_argument("--prevalence", type=new_prior.given, metavar="SHARE",
+PRIOR.add_argument("--prevalence", type=arguments.share, metavar="SHARE",
                    help="of the positive class among these images")  # fmt: skip
 PRIOR.add_argument("--adapt_threshold", action="store_true", help="estimate that share")
 PARSER.add_output("--explain", "DIR", help="folder for overlays of the evidence, as PNG files")
@@ -227,10 +228,13 @@ def main(args: argparse.Namespace) -> int:
     if answers:
         answer = Prediction(*map(np.concatenate, zip(*answers, strict=True)))
         if args.prevalence or args.adapt_threshold:
-            answer, threshold, line, refused = new_prior.at_prior(
-                run, answer, args.operating_point, args.prevalence
+            new = new_prior(
+                prior_shift.training_prior(run.result),
+                *(run.calibration, run.classes, *answer, args.operating_point, args.prevalence),
             )
-            print(line, file=sys.stderr)
+            answer = answer._replace(probability=new.corrected(answer.probability))
+            threshold, refused = new.threshold, new.refused
+            print(new.line, file=sys.stderr)
         table = rows(run, read_names, answer, threshold)
     if out and table:
         write_csv(out, table)  # first, because printing fails if the reader is gone

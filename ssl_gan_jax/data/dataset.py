@@ -50,21 +50,21 @@ def split_images(records: Records, data: Mapping[str, Any]) -> np.ndarray:
 def _split_for_transfer(records: Records, data: Mapping[str, Any]) -> np.ndarray:
     """As Table 2 of Madani et al.: the source site trains and validates.
 
-    20 % of the target site's patients are the test set, the other 80 % 'adapt'. If source and
-    target are one site, its other patients train and validate: the upper bound.
+    `target_test` of the target site's patients (20 % there) are the test set, the others 'adapt'.
+    If source and target are one site, its other patients train and validate: the upper bound.
     """
     sites = np.unique(records.site).tolist()
     source, target = (
         np.flatnonzero(records.site == check_choice(f"data.{key}", data[key], sites))
         for key in ("source_site", "target_site")
     )
-    part = np.full(len(records.path), "", "<U5")
+    part, test = np.full(len(records.path), "", "<U5"), data.get("target_test", 0.2)
     if data["source_site"] == data["target_site"]:
-        part[target] = _split(records, data, target, data["val"], 0.2)
+        part[target] = _split(records, data, target, data["val"], test)
         return part
     part[source] = _split(records, data, source, data["val"], 0.0)
     part[source[part[source] == "test"]] = ""  # officially
-    of_target = _split(records, data, target, 0.0, 0.2)
+    of_target = _split(records, data, target, 0.0, test)
     part[target] = np.select([of_target == "train", of_target == "test"], ["adapt", "test"], "")
     return part
 

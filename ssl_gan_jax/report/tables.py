@@ -18,6 +18,7 @@ NAMES = {
     "specificity": "Specificity",
     "ece": "Calibration error (ECE)",
     "accuracy_at_half": "Accuracy at the threshold .5",
+    "accuracy_label_free": "Accuracy at the prior that EM estimates, or at .5 if that is refused",
     "sensitivity_at_half": "Sensitivity at the threshold .5",
     "specificity_at_half": "Specificity at the threshold .5",
 }

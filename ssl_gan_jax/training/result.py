@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from ssl_gan_jax import processes, targets
-from ssl_gan_jax.data.dataset import Dataset
+from ssl_gan_jax.data.dataset import Dataset, split_images
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
+from ssl_gan_jax.evaluation.new_prior import new_prior
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.run import TrainingRun
@@ -97,6 +98,12 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
                 probs, label, records.patient[rows], threshold, logits=logits
             )
         result["test_by_group"] = groups.by_group(probs, records, rows, threshold)
+        to_adapt = np.flatnonzero(split_images(records, run.config.data) == "adapt")
+        of_classes = targets.of(records.label) is targets.CLASSES
+        if of_classes and len(rows) and len(dataset.val) and len(to_adapt):
+            result["new_prior"], result["test"]["accuracy_label_free"] = label_free(
+                functools.partial(run.compiled.classify, state), fitted, dataset, to_adapt, logits
+            )
         if processes.is_first():
             path = run.workdir / "predictions.csv"
             metrics.write_predictions(
@@ -129,6 +136,32 @@ def fit_calibration(
         )
     label, patient = dataset.records.label[dataset.val], dataset.records.patient[dataset.val]
     return calibration.fit(logits, label, patient, ood_detector), logits
+
+
+def label_free(
+    classify: Callable[[Array], tuple[Array, Array]],
+    fitted: calibration.Calibration,
+    dataset: Dataset,
+    new: np.ndarray,
+    logits: np.ndarray,
+) -> tuple[dict[str, Any], dict[str, float | None]]:
+    """The prior of another site's images, and the accuracy of its test images there.
+
+    As `predict --adapt_threshold --operating_point=balanced`: EM estimates the prior from the
+    site's other images, rows `new`, without a label. Its threshold is .5 on probabilities at that
+    prior, or on those of training where the estimate is refused. `logits` [T,K] of test images.
+    """
+    records, rows = dataset.records, dataset.test
+    count = np.bincount(records.label[dataset.labeled], minlength=len(records.classes))
+    new_logits, features = metrics.batched(classify, records.image[new])
+    detector = fitted.ood_detector
+    ood = detector.score(features) if detector else np.full(len(new), np.nan)
+    probs = calibration.tempered(new_logits, fitted.temperature)
+    found = new_prior(count / count.sum(), fitted, records.classes, probs, ood, "balanced")
+    corrected = found.corrected(calibration.tempered(logits, fitted.temperature))
+    scored = metrics.report(corrected, records.label[rows], records.patient[rows])
+    about = {"line": found.line, "refused": found.refused, "prior": found.prior.tolist()}
+    return about, scored["accuracy"]
 
 
 def generator_rows(dataset: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:

@@ -29,11 +29,12 @@ def patient_key(file_name: str) -> str:
     )
 
 
-def index(data_dir: Path) -> Index:
+def index(data_dir: Path, sites: bool = False) -> Index:
     """List `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}`; Mendeley's release has no `val`.
 
     The 16 images of Kaggle's `val`, too few to validate with, join `train`. The official test set
-    is the 624 images of `test`.
+    is the 624 images of `test`. They differ from the others as if they came from another hospital:
+    with `sites`, 'train' and 'test' are two sites, and no official division.
     """
     root, rows = data_dir / "chest_xray", []
     root = root if root.is_dir() else data_dir
@@ -46,7 +47,8 @@ def index(data_dir: Path) -> Index:
             )
         for path in map(folder.joinpath, files_in(folder)):  # none in a folder that is not there
             name, official = path.relative_to(data_dir).as_posix(), split.replace("val", "train")
-            rows.append(Row(name, KINDS.index(kind), patient_key(path.name), official))
+            row = Row(name, KINDS.index(kind), patient_key(path.name), official)
+            rows.append(row._replace(split="", site=official) if sites else row)
     return index_of_files(data_dir, ("normal", "pneumonia"), rows)
 
 
