@@ -75,7 +75,7 @@ def begin(state: TrainState, name: str, images: Array, lr: float) -> TrainState:
         ema = {"params": params, "batch_stats": stats}
         return (player.replace(ema=ema).averaged(images, reference)[1] ** 2).sum()
 
-    moves = jax.tree.map(lambda g: (g != 0).any(), jax.grad(energy)(params))
+    moves = jax.tree.map(lambda g: (g != 0).any(), jax.jit(jax.grad(energy))(params))
     inner = adam(lr, 0.9)
 
     def update(grads: dict, opt: optax.OptState, params: dict | None = None) -> tuple:

@@ -223,7 +223,7 @@ def test_runs_for_tuning_are_labelled_as_validation():
     judged = row(cell={"method": "ssl_gan", "train.test_at_end": False})
     judged |= {"validation": judged["test"], "test": None}
     found = rows.Found([rows.to_run(judged, "")], [], [], [], [])
-    text = report.page.markdown(report.page.sections(found))
+    text = report.page.markdown(found, report.page.sections(found))
     assert "**Accuracy, validation images**" in text and "test" not in text
 
 
@@ -596,9 +596,9 @@ def test_worst_errors_are_those_surest_of_the_wrong_class(tmp_path):
 
 
 def test_a_single_run_names_its_errors_and_several_do_not(made_report):
-    run = made_report / "ssl_gan" / "10_0"
-    assert "SECRET" in page.markdown(page.sections(rows.find([run])))
-    assert "SECRET" not in page.markdown(page.sections(rows.find([made_report])))
+    for path, named in ((made_report / "ssl_gan" / "10_0", True), (made_report, False)):
+        found = rows.find([path])
+        assert ("SECRET" in page.markdown(found, page.sections(found))) == named
 
 
 def test_damaged_files_of_a_run_cost_their_figures_only(tmp_path):
@@ -646,3 +646,30 @@ def test_bad_input_is_one_line_and_exit_code_2(args, message, call):
     code, out = call(*args)
     assert code == 2 and len(out.strip().splitlines()) == 1, out
     assert out.startswith("error: ") and message in out
+
+
+def test_what_adaptation_made_worse_is_the_first_thing_that_the_report_says():
+    def transfer(scenario, seed, score, **changes):
+        cell = {"scenario": scenario, "source": "a", "target": "b", **changes}
+        made = row(seed=seed, score=dict.fromkeys(METRICS, score), cell=cell)
+        made["test"]["accuracy_at_half"] = made["test"]["accuracy"]
+        if scenario.endswith("adapted"):
+            made |= {"unlabelled": 9, "splits": {"unlabelled": {"sites": {"b": 9}}}}
+        return rows.to_run(made, "")
+
+    shot = {"adapted": "shot"}
+    runs = [
+        *(transfer("cnn", s, 0.8) for s in range(3)),
+        *(transfer("cnn", s, 0.75 - s / 100, **shot) for s in range(3)),
+        *(transfer("gan", s, 0.8) for s in range(3)),
+        *(transfer("gan_adapted", s, 0.9) for s in range(3)),
+        *(transfer("gan_adapted", s, 0.85, **shot) for s in range(3)),
+    ]
+    found = rows.Found(runs, [], [], [], [])
+    first, _, _ = page.markdown(found, page.sections(found)).partition("\n")
+    assert "10 a class: cnn, adapted shot against cnn (AUROC -.060" in first
+    assert "gan_adapted, adapted shot against gan_adapted (AUROC -.050" in first
+    assert "against gan (" not in first  # which it made better
+    assert first.strip("*") in page.html(found, page.sections(found))
+    better = rows.Found([run for run in runs if "adapted shot" not in run.changes], [], [], [], [])
+    assert "Adaptation" not in page.markdown(better, page.sections(better))

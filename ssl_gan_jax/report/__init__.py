@@ -1,8 +1,8 @@
 """Tables and figures of many runs, next to the numbers of the papers.
 
 `rows` finds and sorts the runs, `tables` averages them, `predictions` reads their test predictions,
-`answers` states the differences in sentences, `published` has the papers' numbers, `figures` draws,
-and `page` fills the template `page.html`.
+`answers` states the differences in sentences, `adapted` names what adaptation made worse,
+`published` has the papers' numbers, `figures` draws, and `page` fills the template `page.html`.
 """
 
 import json
@@ -36,7 +36,7 @@ def write(
         raise UserError(f"{', '.join(map(str, paths))}: no run folders and no result rows there")
     sections = page.sections(found, real_images)
     html = page.html(found, sections)
-    texts = {out / "report.html": html, out / "report.md": page.markdown(sections)}
+    texts = {out / "report.html": html, out / "report.md": page.markdown(found, sections)}
     if rows_file:
         lines = (json.dumps(_short(run.row), allow_nan=False) for run in found.runs)
         texts[rows_file] = "".join(f"{line}\n" for line in lines)

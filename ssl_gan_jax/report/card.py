@@ -129,12 +129,20 @@ def _adaptation(about: Mapping[str, Any] | None) -> list[str]:
     if not about:
         return []
     before, after = (_counts(about[key]) for key in ("called_before", "called_after"))
-    return [
+    title, tested = (
         "## Adapted, and not tested",
+        ("**Nothing was tested there: it may be worse than the run that it began with.**"),
+    )
+    if scores := about.get("before"):
+        title, now = "## Adapted to another place", about["after"]
+        shown = (f"{k} {_interval(scores[k])} before, {_interval(now[k])} after" for k in scores)
+        tested = f"Both were tested on other images of that place, at .5: {'; '.join(shown)}."
+    return [
+        title,
         f"The classifier was adapted to {about['images']} images of another place, **without "
         f"labels** (source hypothesis transfer, {about['steps']} steps from step "
-        f"{about['from_step']}). **Nothing was tested there: it may be worse than the run that it "
-        "began with.** Scores and operating points of that run hold no longer and are left out; "
+        f"{about['from_step']}). {tested} Scores and operating points of the run that it began "
+        "with hold no longer and are left out; "
         "probabilities are not calibrated, and the threshold is .5. Out of distribution is what is "
         f"unlike those images. Of them it changed {about['changed']:.1%} of the decisions: "
         f"{before} before, {after} after. The data below are those of training.",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from ssl_gan_jax.report import answers, figures, predictions, tables
+from ssl_gan_jax.report import adapted, answers, figures, predictions, tables
 from ssl_gan_jax.report.answers import Answer
 from ssl_gan_jax.report.figures import Picture
 from ssl_gan_jax.report.markdown import markdown_table, plain
@@ -72,6 +72,7 @@ def html(found: Found, parts: Sequence[Section]) -> str:
     counts = len(found.runs), len(found.unfinished), len(found.unreadable)
     return PAGE.get_template("page.html").render(
         title=TITLE,
+        worse=adapted.warning(found.panels),
         warning=WARNING,
         counts="Runs: {} finished, {} unfinished, {} unreadable.".format(*counts),
         sections=parts,
@@ -79,9 +80,10 @@ def html(found: Found, parts: Sequence[Section]) -> str:
     )
 
 
-def markdown(parts: Sequence[Section]) -> str:
+def markdown(found: Found, parts: Sequence[Section]) -> str:
     """The tables as Markdown, under the titles of their sections."""
-    lines = []
+    worse = adapted.warning(found.panels)
+    lines = [f"**{plain(worse)}**"] if worse else []
     for part in parts:
         shown = [*part.tables, *part.more]
         lines += [f"## {plain(part.title)}"] if shown else []

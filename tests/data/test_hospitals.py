@@ -1,5 +1,6 @@
 """From the tables and images that hospitals publish to a result, and nobody's name on the way."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from test_sources import report, write_image
 
 from ssl_gan_jax import report as report_lib
 from ssl_gan_jax import train
-from ssl_gan_jax.commands import predict
+from ssl_gan_jax.commands import adapt, predict
 from ssl_gan_jax.data import audit, dataset, records
 from ssl_gan_jax.data.sources import openi
+from ssl_gan_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SECRETS = ("SENTINEL", "S3NTINEL", SENTINEL["PatientBirthDate"])  # also in PLCO's patient keys
@@ -110,3 +112,27 @@ def test_a_folder_with_a_column_site_adapts_from_one_hospital_to_the_other(tmp_p
         assert result["labelled"] == 8 and result["test"]["n"] > 0
         if scenario == "adamatch":
             assert sites["unlabelled"] == {"b"} and config.method.align and config.method.relative
+    # What needs no label of the target: its threshold, and adaptation without the source's images.
+    source = tmp_path / "adamatch"
+    first = json.loads((source / "result.json").read_text())
+    assert 0 <= first["test"]["accuracy_label_free"]["value"] <= 1
+    assert first["new_prior"]["refused"] == ("is not used" in first["new_prior"]["line"])
+    assert "new_prior" not in result  # trained on the target itself
+    args = [f"--workdir={source}", f"--out={tmp_path / 'adapted'}", "--steps=2", "--json"]
+    assert adapt.main(adapt.PARSER.parse_args(args)) == 0
+    adapted = json.loads((tmp_path / "adapted/result.json").read_text())
+    about = adapted["adaptation"]
+    assert about["images"] == first["splits"]["unlabelled"]["images"]
+    assert about["before"]["auroc"] == first["test"]["auroc"]
+    assert about["after"]["auroc"] == adapted["test"]["auroc"]
+    assert (
+        adapted["test"]["n"] == first["test"]["n"]
+        and adapted["fingerprint"] == first["fingerprint"]
+    )
+    assert "Both were tested" in (tmp_path / "adapted/MODEL_CARD.md").read_text()
+    for wrong, why in (
+        ([f"--workdir={tmp_path / 'target'}"], "no data.target_site"),
+        ([str(tmp_path / "000.png"), f"--data_dir={tmp_path}"], "--data_dir"),
+    ):
+        with pytest.raises(UserError, match=why):
+            adapt.main(adapt.PARSER.parse_args([*args, f"--out={tmp_path / 'new'}", *wrong]))

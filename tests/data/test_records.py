@@ -272,6 +272,9 @@ def test_kermany_may_be_named_by_its_inner_folder(real_data):
     outer, inner = kermany.index(real_data), kermany.index(real_data / "chest_xray")
     assert [row.patient for row in outer.rows] == [row.patient for row in inner.rows]
     assert inner.rows[0].path.startswith("train/NORMAL/")
+    two = kermany.index(real_data, sites=True)  # to adapt from one to the other
+    assert [row.site for row in two.rows] == [row.split for row in outer.rows]
+    assert {row.split for row in two.rows} == {""}
 
 
 def test_shenzhen_and_montgomery(real_data):

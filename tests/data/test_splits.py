@@ -189,6 +189,8 @@ def test_source_and_target_take_the_parts_of_m_table_2(monkeypatch):
     transfer = DATA | {"source_site": "a", "target_site": "b"}
     part = dataset.split_images(found, transfer)
     assert set(part[:30]) == {"train", "val"} and set(part[30:]) == {"adapt", "test"}
+    half = dataset.split_images(found, transfer | {"target_test": 0.5})
+    assert (half == "test").sum() > (part == "test").sum() and set(half[30:]) == {"adapt", "test"}
     with pytest.raises(UserError, match="data.source_site is not"):
         dataset.split_images(found, DATA | {"target_site": "b"})
     with pytest.raises(UserError, match="data.target_site: no 'c' among a, b"):

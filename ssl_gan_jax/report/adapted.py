@@ -1,0 +1,53 @@
+"""Runs that adaptation to another site made worse than the runs without it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ssl_gan_jax.report.rows import Panel, ReportRow
+from ssl_gan_jax.report.tables import (
+    NAMES,
+    at_budget,
+    baseline_of,
+    columns_of,
+    difference,
+    difference_cell,
+)
+
+METRICS = ("auroc", "accuracy_at_half")  # accuracy at other thresholds depends on validation
+
+
+def warning(panels: Iterable[Panel]) -> str:
+    """A sentence that names the methods that adaptation made worse on average; "" if none."""
+    worse = [line for panel in panels for line in worse_than_source(panel)]
+    return f"Adaptation made these worse than without it: {'; '.join(worse)}." if worse else ""
+
+
+def worse_than_source(panel: Panel) -> Iterator[str]:
+    """Each adapted column of test scores, and the budgets and metrics at which it is worse."""
+    columns = columns_of(panel, "test")
+    for name, runs in columns.items():
+        if not (source := _source_of(name, columns)):
+            continue
+        for budget in panel.budgets:
+            pair = at_budget(runs, budget), at_budget(columns[source], budget)
+            losses = [
+                f"{NAMES[metric]} {difference_cell(*pair, metric)}"
+                for metric in METRICS
+                if (gap := difference(*pair, metric)) and gap.mean < 0
+            ]
+            if losses:
+                yield f"{panel.title}, {budget}: {name} against {source} ({', '.join(losses)})"
+
+
+def _source_of(name: str, columns: Mapping[str, list[ReportRow]]) -> str | None:
+    """The column of the same method before adaptation, or the baseline; None if not adapted."""
+    run = columns[name][0]
+    if (kept := name.removesuffix(", adapted shot")) != name:
+        return kept if kept in columns else None
+    sites = (run.row.get("splits") or {}).get("unlabelled", {}).get("sites", {})
+    cell = run.row["cell"]
+    if not run.row.get("unlabelled") or cell.get("source") == cell.get("target"):
+        return None
+    if cell.get("target") not in sites:
+        return None
+    alone = name.replace("_adapted", "")
+    return alone if alone in columns and alone != name else baseline_of(name, columns)
