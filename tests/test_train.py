@@ -20,7 +20,7 @@ from tiny import METHODS, build
 from ssl_gan_jax import methods, train
 from ssl_gan_jax.config import as_ssl_gan, base
 from ssl_gan_jax.data import dataset as task_lib
-from ssl_gan_jax.data import records
+from ssl_gan_jax.data import prepared
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.training import checkpoint, compiled, run
 from ssl_gan_jax.training.folder import lock_folder
@@ -389,7 +389,7 @@ def test_bad_input_is_named_before_work_and_leaves_no_folder(
     config = small("ssl_gan" if "train.unlabeled_batch_size" in changes else "supervised")
     config.data.options = {} if "data.name" in changes else config.data.options
     config.update_from_flattened_dict({k: v for k, v in changes.items() if k != "data.options"})
-    monkeypatch.setattr(records, "_prepared", None)  # no image is prepared
+    monkeypatch.setattr(prepared, "load", None)  # no image is prepared
     with pytest.raises(UserError, match=message):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

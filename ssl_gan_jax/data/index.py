@@ -1,7 +1,7 @@
 """What a data set holds, before a pixel is read: one `Row` an image, and how to read it.
 
-Sources make an `Index`; `source.SourceBuilder` prepares the images that it lists. TensorFlow is not
-needed here.
+Sources make an `Index`; `source.SourceBuilder` prepares the images that it lists. Neither needs
+TensorFlow to be listed or read again.
 """
 
 import zipfile
@@ -16,6 +16,7 @@ from ssl_gan_jax.data import images
 from ssl_gan_jax.data.names import class_key
 from ssl_gan_jax.errors import UserError, check_choice
 
+VERSION = "1.0.2"  # of the prepared pixels: raise it when they change
 UNLABELED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELED, "drop": None}
 _MAX_ARRAYS = 2**32  # bytes of an npz file, unpacked
@@ -49,6 +50,7 @@ class Index(NamedTuple):
     read: Callable[[Row], np.ndarray]  # float32 [H,W] in [0,1]; raises UnreadableImage
     files: Sequence[Path]  # what the pixels are read from: a change of any prepares again
     metadata: Metadata = Metadata()
+    any_size: bool = False  # `read(row, size=S)` makes an image of that size
 
 
 def index_of_files(data_dir: Path, classes: Sequence[str], rows: Sequence[Row]) -> Index:

@@ -100,6 +100,7 @@ def _order(
 
     dataset = tf.data.Dataset.range(start, steps).batch(_BLOCK).map(indices).prefetch(2)
     options = tf.data.Options()
+    options.autotune.enabled = False  # its thread can take 15 s to end
     options.threading.private_threadpool_size = 1  # the cores are XLA's
     for block in dataset.with_options(options).as_numpy_iterator():
         yield from block

@@ -1,35 +1,24 @@
 """A data set, prepared once into the user's cache and read into memory."""
 
 import contextlib
-import errno
 import hashlib
 import importlib
 import inspect
 import os
 import pkgutil
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from ssl_gan_jax import processes
-from ssl_gan_jax.data import images, sources, tf_import
-from ssl_gan_jax.data.index import Index, Metadata, Row
-from ssl_gan_jax.errors import Stopped, UserError, check_choice
-from ssl_gan_jax.files import csv_cell
+from ssl_gan_jax.data import images, prepared, sources
+from ssl_gan_jax.data.index import VERSION, Index, Metadata, Row
+from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.paths import private, user_path
-
-if TYPE_CHECKING:  # TensorFlow is loaded by `load`, not by an import of this module
-    from ssl_gan_jax.data.source import SourceBuilder
-
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -89,27 +78,27 @@ def load(
     check_choice("data.aspect", aspect, images.ASPECT)
     if size < 1:
         raise UserError(f"data.size={size}: give the side of the images in pixels")
-    with _stopped_by_signals():
+    with prepared.stopped_by_signals():
         data_dir = user_path(data_dir, "data.dir") if data_dir else None
         index = list_source(name, data_dir, **builder_options)
         key = f"{size}px-{equalize}-" + (f"{aspect}-" if aspect != "squash" else "")
         key += _fingerprint(data_dir, index, builder_options)
         if check:
             check(_records(index, index.rows, np.empty((len(index.rows), 0, 0, 1), np.uint8), ()))
-        cache = cache_folder(name, cache_dir).parent
-        builder_cls = _source(name).Builder
+        folder = cache_folder(name, cache_dir) / key / VERSION
         how = {"size": size, "equalize": equalize, "aspect": aspect, "index": index}
-        config = builder_cls.builder_config_cls(key, **how)
-        with _full_disk(cache), tf_import.silence_tfds(), private():
-            builder = _prepared(lambda: builder_cls(data_dir=cache, config=config))
-        records = _read(builder, index)
-    if bad := records.quarantined:
+        image = prepared.load(_source(name), folder, how)
+    rows, bad = prepared.readable(index, folder)
+    if len(image) != len(rows):
+        raise prepared.damaged(folder)
+    records = _records(index, rows, image, bad)
+    if bad:
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
         found = f"{len(bad)} of {len(index.rows)} images cannot be read ({first})"
         if len(bad) > max_unreadable * len(index.rows):
             limit = f"data.max_unreadable={max_unreadable}"
             raise UserError(f"{found}: repair or remove them, or raise {limit}")
-        logging.warning("%s; left out and listed in %s/quarantine.csv", found, builder.data_dir)
+        logging.warning("%s; left out and listed in %s/quarantine.csv", found, folder)
     return records
 
 
@@ -125,9 +114,9 @@ def list_source(name: str, data_dir: str | Path | None, **options: Any) -> Index
     known = list(inspect.signature(source.index).parameters)[1:]
     for option in options:
         check_choice(f"options of data set {name!r}", option, known)
-    if (instructions := source.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS) is None:
+    if source.INSTRUCTIONS is None:
         return source.index(None, **options)
-    advice = f"For data set {name!r}, {' '.join(instructions.split())}"
+    advice = f"For data set {name!r}, {' '.join(source.INSTRUCTIONS.split())}"
     if not data_dir or not data_dir.is_dir():
         raise UserError(f"data.dir={str(data_dir or '')!r} is no folder. {advice}")
     index = source.index(data_dir, **options)
@@ -149,7 +138,7 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
         cache = user_path(cache_dir or given or "~/.cache/ssl_gan_jax", what)
     except UserError as error:
         raise UserError(f"{error}, or set SSL_GAN_JAX_CACHE to a folder") from None
-    with _full_disk(cache), private():
+    with prepared.full_disk(cache), private():
         (cache / name).mkdir(parents=True, exist_ok=True)
         if (cache / name).stat().st_mode & 0o077:
             (cache / name).chmod(0o700)
@@ -158,65 +147,9 @@ def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
     return cache / name
 
 
-@contextlib.contextmanager
-def _full_disk(cache: Path) -> Iterator[None]:
-    """Turn what TFDS, TensorFlow and the system raise of a disk or folder into a UserError."""
-    try:
-        yield
-    except Exception as error:  # TFDS wraps TensorFlow's, each of a class of its own
-        whole = f"{error} {error.__cause__}"
-        cause = next((text for text in map(os.strerror, _OF_DISKS) if text in whole), None)
-        if isinstance(error, UserError | Stopped) or not (cause or isinstance(error, OSError)):
-            raise
-        raise UserError(
-            f"cannot write prepared images to {cache}: {cause or error}; set SSL_GAN_JAX_CACHE to "
-            "a folder of yours with room"
-        ) from error
-
-
 def _source(name: str) -> ModuleType:
     check_choice("data.name", name, names())
     return importlib.import_module(f"{sources.__name__}.{name}")
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block at once, though training answers them after a step only."""
-
-    def stop(*_: object) -> None:
-        raise Stopped("stopped while images were prepared; those that are done are kept")
-
-    with contextlib.ExitStack() as restore:
-        # A SIGTERM without a handler in Python ends the program anyway, or is JAX's own.
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and callable(signal.getsignal(signal.SIGTERM)):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                restore.callback(signal.signal, number, signal.signal(number, stop))
-        yield
-
-
-def _prepared(make: Callable[[], "SourceBuilder"]) -> "SourceBuilder":
-    """Prepare what is not prepared; TFDS renames its folder when it is complete."""
-    import tensorflow_datasets as tfds
-
-    builder = make()
-    if builder.is_prepared():
-        return builder
-    folder = builder.data_path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-
-    waiting = "Waiting for another process, which prepares the same images"
-    with open(folder / "lock", "w") as file:
-        processes.lock(file, lambda: logging.info(waiting))
-        builder = make()  # it reads what another process has prepared meanwhile
-        if not builder.is_prepared():
-            logging.info("Preparing the images of %s, once, in %s", builder.name, builder.data_dir)
-            for left in folder.glob("incomplete.*"):  # TFDS's, of a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            offline = tfds.download.DownloadConfig(try_download_gcs=False)
-            builder.download_and_prepare(download_config=offline)
-            shutil.rmtree(builder.parts, ignore_errors=True)
-    return builder
 
 
 def _fingerprint(data_dir: Path | None, index: Index, options: dict[str, Any]) -> str:
@@ -229,31 +162,6 @@ def _fingerprint(data_dir: Path | None, index: Index, options: dict[str, Any]) -
             stat = path.stat()
             digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _read(builder: "SourceBuilder", index: Index) -> Records:
-    """Read the images into their places, so that memory holds them once."""
-    tf = tf_import.tensorflow()
-    damaged = UserError(f"{builder.data_dir} is damaged: delete it, and run again")
-    try:
-        reasons = builder.quarantined()
-        rows = sorted(index.rows, key=lambda row: row.path)
-        quarantined = tuple(
-            (row.path, reasons[cell]) for row in rows if (cell := csv_cell(row.path)) in reasons
-        )
-        rows = [row for row in rows if csv_cell(row.path) not in reasons]
-        place = {row.path: i for i, row in enumerate(rows)}
-        image = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
-        count = 0
-        with tf_import.silence_tfds():
-            for batch in builder.as_dataset(split="images", batch_size=256).as_numpy_iterator():
-                image[[place[path.decode()] for path in batch["path"]]] = batch["image"]
-                count += len(batch["path"])
-    except (tf.errors.OpError, OSError, KeyError) as error:
-        raise damaged from error
-    if count != len(rows):
-        raise damaged
-    return _records(index, rows, image, quarantined)
 
 
 def _records(

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ssl_gan_jax.data import images, tf_import
-from ssl_gan_jax.data.index import Index, Row
+from ssl_gan_jax.data.index import VERSION, Index, Row
 from ssl_gan_jax.data.pixels import UnreadableImage
+from ssl_gan_jax.data.prepared import QUARANTINE
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import csv_cell
 
@@ -30,7 +32,6 @@ tf_import.tensorflow()  # before TFDS imports it with all its noise
 CHUNK = 64  # images that are prepared together, and lost together if that is interrupted
 # Errors of disks and permissions, which may pass: not to be kept as a fault of the file.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE)
-_QUARANTINE = "quarantine.csv"  # in the prepared folder: path,reason
 _THREADS = 8  # at most: each holds an image at full resolution
 
 
@@ -45,20 +46,15 @@ class SourceConfig(tfds.core.BuilderConfig):
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The builder of every source: subclasses set a docstring and instructions."""
+    """The builder of every source, see `builder_of`."""
 
-    VERSION = tfds.core.Version("1.0.2")  # raise it when prepared pixels change
+    VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS = [SourceConfig(name="default")]
 
     @property
     def parts(self) -> Path:
         """Where prepared chunks are kept until all is complete."""
         return self.data_path.parent / "parts"
-
-    def quarantined(self) -> dict[str, str]:
-        """Return path -> reason of each image that could not be read, as `csv_cell` wrote them."""
-        with open(self.data_path / _QUARANTINE, newline="", encoding="utf-8") as file:
-            return dict(list(csv.reader(file))[1:])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
         # Found by import path, so TFDS's global table of names (it has an `mnist`) is left alone.
@@ -77,7 +73,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {"images": self._generate_examples(self.builder_config.index)}
+        index = self.builder_config.index
+        if index.any_size:
+            read = functools.partial(index.read, size=self.builder_config.size)
+            index = index._replace(read=read)
+        return {"images": self._generate_examples(index)}
 
     def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
         unreadable = []
@@ -91,7 +91,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if len(unreadable) == len(index.rows):
             path, reason = unreadable[0]
             raise UserError(f"none of the {len(unreadable)} images can be read; {path}: {reason}")
-        with open(self.data_path / _QUARANTINE, "w", newline="", encoding="utf-8") as file:
+        with open(self.data_path / QUARANTINE, "w", newline="", encoding="utf-8") as file:
             rows = [map(csv_cell, row) for row in unreadable]
             csv.writer(file).writerows([("path", "reason"), *rows])
 
@@ -132,6 +132,16 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
                 raise UserError(f"{row.path}: {error}; mend that, and run again") from error
             return np.zeros((how.size, how.size, 1), np.uint8), str(error) or "unreadable"
+
+
+def builder_of(source: ModuleType) -> type[SourceBuilder]:
+    """The builder class of a source, a module with DESCRIPTION and INSTRUCTIONS."""
+    members = {
+        "__doc__": source.DESCRIPTION,
+        "__module__": source.__name__,  # which names it
+        "MANUAL_DOWNLOAD_INSTRUCTIONS": source.INSTRUCTIONS,
+    }
+    return type("Builder", (SourceBuilder,), members)
 
 
 def _save_part(part: Path, image: np.ndarray, reason: np.ndarray) -> None:

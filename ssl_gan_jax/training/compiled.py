@@ -9,6 +9,7 @@ from absl import logging
 
 from ssl_gan_jax import methods
 from ssl_gan_jax.data.scale import to_float
+from ssl_gan_jax.nets import convolution
 from ssl_gan_jax.training.devices import Devices, data_mesh
 from ssl_gan_jax.types import Array, Batch, Metrics, TrainState
 
@@ -44,6 +45,11 @@ def compile_method(
     mesh = data_mesh(*shard_sizes) if shard_sizes else None
     devices = Devices(n, mesh)
 
+    def traced(function):
+        """`function` with the CPU's convolutions alone, if that is all it is compiled for."""
+        return convolution.form("cpu")(function) if function and devices.are_cpus else function
+
+    @traced
     def train_step(state, raw):
         logging.info("Compiling the training step")  # when it is traced, and at no later call
         return method.train_step(state, scaled(raw))
@@ -51,15 +57,15 @@ def compile_method(
     return Compiled(
         devices=devices,
         init=jax.jit(
-            lambda key, raw: method.init(key, scaled(raw)),
+            traced(lambda key, raw: method.init(key, scaled(raw))),
             out_shardings=devices.one_state,  # with several processes, one global state
             # `init` runs once: on a CPU, optimising it takes longer than it saves.
             compiler_options={"xla_backend_optimization_level": 0} if devices.are_cpus else None,
         ),
         one_step=devices.compile(train_step),
         several_steps=devices.compile(lambda state, raw: jax.lax.scan(train_step, state, raw)),
-        classify=method.classify and jax.jit(method.classify),
-        generate=method.generate and jax.jit(method.generate),
+        classify=method.classify and jax.jit(traced(method.classify)),
+        generate=method.generate and jax.jit(traced(method.generate)),
         draw_z=method.draw_z,
     )
 

@@ -11,7 +11,6 @@ import numpy as np
 from ssl_gan_jax import processes, targets
 from ssl_gan_jax.data.dataset import Dataset, split_images
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
-from ssl_gan_jax.evaluation.new_prior import new_prior
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.training import checkpoint
 from ssl_gan_jax.training.run import TrainingRun
@@ -151,6 +150,8 @@ def label_free(
     site's other images, rows `new`, without a label. Its threshold is .5 on probabilities at that
     prior, or on those of training where the estimate is refused. `logits` [T,K] of test images.
     """
+    from ssl_gan_jax.evaluation.new_prior import new_prior  # here: scipy.stats is slow to import
+
     records, rows = dataset.records, dataset.test
     count = np.bincount(records.label[dataset.labeled], minlength=len(records.classes))
     new_logits, features = metrics.batched(classify, records.image[new])

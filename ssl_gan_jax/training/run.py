@@ -48,8 +48,6 @@ class TrainingRun:
         self.shard_sizes = (train.batch_size, train.unlabeled_batch_size) if shard else None
         check(config)
         self._check_method()  # before it prepares images, which may take hours
-        if "tensorflow" not in sys.modules:
-            logging.info("Loading TensorFlow, which reads the images")
         can_learn = functools.partial(methods.check_labels, config.method.name)
         self.dataset = open_dataset(config.data, train.seed, can_learn)
         self.classes = self.dataset.records.classes
@@ -66,6 +64,8 @@ class TrainingRun:
             raise UserError(f"train.epochs: {train.epochs} give {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
+        if "tensorflow" not in sys.modules:
+            logging.info("Loading TensorFlow, which orders the images")
         # The batch of process 0 of 1: all processes begin with the same weights.
         batch = next(self.batches(0, 1, process=(0, 1)))
         self._init_args = jax.random.key(train.seed), batch

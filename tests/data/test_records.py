@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,11 +71,33 @@ def test_the_cache_can_be_useless(data, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="SSL_GAN_JAX_CACHE"):
         records.load("folder", data, 8, cache_dir=tmp_path / "file")
-    records.load("folder", data, 8, cache_dir=tmp_path / "c")
-    (shard,) = (tmp_path / "c").rglob("*.tfrecord*")
+    first = records.load("folder", data, 8, cache_dir=tmp_path / "c")
+    (copy,), (shard,) = ((tmp_path / "c").rglob(name) for name in ("images.npz", "*.tfrecord*"))
+    written = copy.read_bytes()
+    for bad in (written[:500], written[:-300] + b"x" * 30 + written[-270:]):
+        copy.write_bytes(bad)
+        with pytest.raises(UserError, match="delete it"):
+            records.load("folder", data, 8, cache_dir=tmp_path / "c")
+    copy.unlink()  # as in caches of earlier versions, and for those who may not write there
+    again = records.load("folder", data, 8, cache_dir=tmp_path / "c")
+    np.testing.assert_array_equal(again.image, first.image)
+    assert copy.read_bytes() == written
+    copy.unlink()
     shard.write_bytes(shard.read_bytes()[:500])
     with pytest.raises(UserError, match="delete it"):
         records.load("folder", data, 8, cache_dir=tmp_path / "c")
+
+
+def test_prepared_images_are_read_without_tensorflow(data, tmp_path):
+    program = """
+import sys
+from ssl_gan_jax.data import records
+records.load("folder", sys.argv[1], 8, cache_dir=sys.argv[2])
+print(*{"tensorflow", "tensorflow_datasets"} & {*sys.modules})
+"""
+    command = [sys.executable, "-c", program, data, tmp_path / "c"]
+    said = [subprocess.run(command, capture_output=True, text=True).stdout for _ in range(2)]
+    assert "tensorflow" in said[0] and said[1] == "\n"
 
 
 def test_it_is_quiet_and_leaves_the_images_alone(data, capfd):

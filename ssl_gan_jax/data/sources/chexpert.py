@@ -14,7 +14,6 @@ from ssl_gan_jax.data.index import (
     outcome,
 )
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 TABLES = {"train": "train.csv", "test": "valid.csv"}  # valid.csv: 200 patients, by radiologists
@@ -63,7 +62,7 @@ def index(
 def _films(data_dir: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str], Row]]:
     """Yield the place, the cells, and the row without label of each frontal image."""
     for split, name in TABLES.items():
-        table = tables.find(data_dir, name, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
+        table = tables.find(data_dir, name, INSTRUCTIONS)[0]
         for at, cells in tables.read(table, (PATH, PROJECTION, NORMAL, *columns)):
             if cells[PROJECTION].lower() != "frontal":
                 continue
@@ -89,10 +88,8 @@ def _key(path: str) -> str:
     return path.partition("/")[2] if path.startswith("CheXpert") else path
 
 
-class Builder(SourceBuilder):
-    """191,027 frontal chest radiographs; labels mined from reports."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    register for CheXpert at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays, unpack
-    CheXpert-v1.0-small.zip (or the large one), and give the folder that holds it as data.dir
-    """
+DESCRIPTION = "191,027 frontal chest radiographs; labels mined from reports."
+INSTRUCTIONS = """
+register for CheXpert at https://aimi.stanford.edu/datasets/chexpert-chest-x-rays, unpack
+CheXpert-v1.0-small.zip (or the large one), and give the folder that holds it as data.dir
+"""

@@ -24,8 +24,6 @@ from typing import NamedTuple
 from ssl_gan_jax.data import finding_cells, layouts, names, outputs, tables
 from ssl_gan_jax.data.images import files_in
 from ssl_gan_jax.data.index import UNLABELED, Index, Metadata, Row, index_of_files
-from ssl_gan_jax.data.source import SourceBuilder
-from ssl_gan_jax.data.sources import folder as folder_dataset_builder  # noqa: F401 - as in 0.2
 from ssl_gan_jax.errors import UserError
 
 TABLE = "labels.csv"
@@ -348,12 +346,12 @@ def _listed(paths: Iterable[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-class Builder(SourceBuilder):
-    """Your own images: a folder with a table of labels, or with a sub-folder for each class."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    give as data.dir a folder of PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM images with a labels.csv
-    (path,label[,patient_id][,split]; an empty label means unlabelled), or with one sub-folder for
-    each class and, where there are any, one called unlabelled, either within train, val and test
-    or not
-    """
+DESCRIPTION = (
+    "Your own images: a folder with a table of labels, or with a sub-folder for each class."
+)
+INSTRUCTIONS = """
+give as data.dir a folder of PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM images with a labels.csv
+(path,label[,patient_id][,split]; an empty label means unlabelled), or with one sub-folder for
+each class and, where there are any, one called unlabelled, either within train, val and test
+or not
+"""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ssl_gan_jax.data.images import files_in
 from ssl_gan_jax.data.index import Index, Row, index_of_files
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 KINDS = ("NORMAL", "PNEUMONIA")  # the folders of labels 0 and 1
@@ -52,11 +51,9 @@ def index(data_dir: Path, sites: bool = False) -> Index:
     return index_of_files(data_dir, ("normal", "pneumonia"), rows)
 
 
-class Builder(SourceBuilder):
-    """5,856 chest radiographs of children, normal or pneumonia (Kermany et al. 2018)."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    download ChestXRay2017.zip from https://data.mendeley.com/datasets/rscbjbr9sj, or
-    paultimothymooney/chest-xray-pneumonia from Kaggle, unpack it, and give the folder that holds
-    chest_xray as data.dir
-    """
+DESCRIPTION = "5,856 chest radiographs of children, normal or pneumonia (Kermany et al. 2018)."
+INSTRUCTIONS = """
+download ChestXRay2017.zip from https://data.mendeley.com/datasets/rscbjbr9sj, or
+paultimothymooney/chest-xray-pneumonia from Kaggle, unpack it, and give the folder that holds
+chest_xray as data.dir
+"""

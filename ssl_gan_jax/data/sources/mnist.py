@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from ssl_gan_jax.data.index import Index, index_of_npz
-from ssl_gan_jax.data.source import SourceBuilder
 
 
 def index(data_dir: Path) -> Index:
@@ -12,9 +11,7 @@ def index(data_dir: Path) -> Index:
     return index_of_npz(data_dir, "mnist", "0123456789", parts)
 
 
-class Builder(SourceBuilder):
-    """70,000 handwritten digits, 28x28."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    put https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz into data.dir
-    """
+DESCRIPTION = "70,000 handwritten digits, 28x28."
+INSTRUCTIONS = """
+put https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz into data.dir
+"""

@@ -12,7 +12,6 @@ from ssl_gan_jax.data.index import (
     index_of_tables,
     outcome,
 )
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 TABLE = "Data_Entry_2017*.csv*"
@@ -73,7 +72,7 @@ def _films(data_dir: Path, view: str) -> Iterator[tuple[set[str], Row | None]]:
             names = (data_dir / name).read_text(errors="replace").split()
             splits |= dict.fromkeys(names, split)
     check_choice("data.options.view", view, ("", "AP", "PA"))
-    table = tables.find(data_dir, TABLE, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS)[0]
+    table = tables.find(data_dir, TABLE, INSTRUCTIONS)[0]
     for at, row in tables.read(table, (IMAGE, FINDINGS, PATIENT, VIEW)):
         findings = {finding.strip().lower() for finding in row[FINDINGS].split("|")}
         for column in (FINDINGS, PATIENT):
@@ -86,11 +85,9 @@ def _films(data_dir: Path, view: str) -> Iterator[tuple[set[str], Row | None]]:
         yield findings, film if view in ("", row[VIEW]) else None
 
 
-class Builder(SourceBuilder):
-    """112,120 frontal chest radiographs of 30,805 patients; labels mined from reports."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    download Data_Entry_2017_v2020.csv, the images_*.tar.gz and, for the official division,
-    train_val_list.txt and test_list.txt from https://nihcc.app.box.com/v/ChestXray-NIHCC, unpack
-    the images, and give the folder of all this as data.dir
-    """
+DESCRIPTION = "112,120 frontal chest radiographs of 30,805 patients; labels mined from reports."
+INSTRUCTIONS = """
+download Data_Entry_2017_v2020.csv, the images_*.tar.gz and, for the official division,
+train_val_list.txt and test_list.txt from https://nihcc.app.box.com/v/ChestXray-NIHCC, unpack
+the images, and give the folder of all this as data.dir
+"""

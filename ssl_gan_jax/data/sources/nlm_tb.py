@@ -5,7 +5,6 @@ from pathlib import Path, PurePosixPath
 
 from ssl_gan_jax.data.images import files_in
 from ssl_gan_jax.data.index import Index, Row, index_of_files
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 SITES = {  # site: its folder
@@ -29,11 +28,9 @@ def index(data_dir: Path) -> Index:
     return index_of_files(data_dir, ("normal", "tuberculosis"), rows)
 
 
-class Builder(SourceBuilder):
-    """662 radiographs of Shenzhen and 138 of Montgomery, normal or tuberculosis."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    download ChinaSet_AllFiles.zip and NLM-MontgomeryCXRSet.zip from
-    https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets, unpack both into one
-    folder, and give it as data.dir
-    """
+DESCRIPTION = "662 radiographs of Shenzhen and 138 of Montgomery, normal or tuberculosis."
+INSTRUCTIONS = """
+download ChinaSet_AllFiles.zip and NLM-MontgomeryCXRSet.zip from
+https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets, unpack both into one
+folder, and give it as data.dir
+"""

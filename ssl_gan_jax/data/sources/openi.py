@@ -22,7 +22,6 @@ from ssl_gan_jax.data.index import (
     index_of_tables,
     outcome,
 )
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 ARCHIVE, FOLDER = "NLMCXR_reports.tgz", "ecgen-radiology"
@@ -148,7 +147,7 @@ def _files(data_dir: Path) -> Iterator[tuple[str, bytes]]:
         except tarfile.TarError as error:
             raise UserError(f"{archive} cannot be read ({error}): download it again") from error
         return
-    advice = " ".join(Builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    advice = " ".join(INSTRUCTIONS.split())
     raise UserError(f"neither {FOLDER} nor {ARCHIVE} in {data_dir}: {advice}")
 
 
@@ -173,12 +172,10 @@ def _views(data_dir: Path) -> dict[str, str]:
     )
 
 
-class Builder(SourceBuilder):
-    """7,470 chest radiographs of 3,851 reports of Indiana University."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    download NLMCXR_reports.tgz and NLMCXR_png.tgz (or NLMCXR_dcm.tgz) from
-    https://openi.nlm.nih.gov/faq, unpack the images, put reports and images into one folder with
-    indiana_projections.csv (raddar/chest-xrays-indiana-university on Kaggle), which says what is
-    frontal, or nlmcxr_dicom_metadata.csv, and give it as data.dir
-    """
+DESCRIPTION = "7,470 chest radiographs of 3,851 reports of Indiana University."
+INSTRUCTIONS = """
+download NLMCXR_reports.tgz and NLMCXR_png.tgz (or NLMCXR_dcm.tgz) from
+https://openi.nlm.nih.gov/faq, unpack the images, put reports and images into one folder with
+indiana_projections.csv (raddar/chest-xrays-indiana-university on Kaggle), which says what is
+frontal, or nlmcxr_dicom_metadata.csv, and give it as data.dir
+"""

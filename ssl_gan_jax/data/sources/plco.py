@@ -9,7 +9,6 @@ from pathlib import Path
 from ssl_gan_jax.data import tables
 from ssl_gan_jax.data.index import UNLABELED, Index, Row, index_of_tables
 from ssl_gan_jax.data.names import class_key, is_missing
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError
 
 CLASSES = ("no cardiac abnormality", "cardiac abnormality")
@@ -53,7 +52,7 @@ def index(data_dir: Path, positive: str = LABEL) -> Index:
 def _rows(
     data_dir: Path, pattern: str, *columns: str | tuple[str, ...]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    for table in tables.find(data_dir, pattern, Builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
+    for table in tables.find(data_dir, pattern, INSTRUCTIONS):
         yield from tables.read(table, columns)
 
 
@@ -62,12 +61,12 @@ def _key(image_name: str) -> str:
     return image_name.rpartition("/")[2].casefold().removesuffix(".tiff").removesuffix(".tif")
 
 
-class Builder(SourceBuilder):
-    """About 205,000 chest radiographs of the PLCO trial; label: likely cardiac abnormality."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    request "Lung Screening" data and the lung X-ray images of PLCO from the NCI's CDAS
-    (https://cdas.cancer.gov/plco), put the tables lung_screen_data_*.csv and
-    lung_xryimg25_data_*.csv and the TIFF images into one folder, sub-folders allowed, and give it
-    as data.dir
-    """
+DESCRIPTION = (
+    "About 205,000 chest radiographs of the PLCO trial; label: likely cardiac abnormality."
+)
+INSTRUCTIONS = """
+request "Lung Screening" data and the lung X-ray images of PLCO from the NCI's CDAS
+(https://cdas.cancer.gov/plco), put the tables lung_screen_data_*.csv and
+lung_xryimg25_data_*.csv and the TIFF images into one folder, sub-folders allowed, and give it
+as data.dir
+"""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from ssl_gan_jax.data.index import Index, index_of_npz
-from ssl_gan_jax.data.source import SourceBuilder
 
 
 def index(data_dir: Path) -> Index:
@@ -16,9 +15,7 @@ def index(data_dir: Path) -> Index:
     return index_of_npz(data_dir, "pneumoniamnist", ("normal", "pneumonia"), parts)
 
 
-class Builder(SourceBuilder):
-    """5,856 chest radiographs of children at 28x28, normal or pneumonia."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    put pneumoniamnist.npz from https://zenodo.org/records/10519652 into data.dir
-    """
+DESCRIPTION = "5,856 chest radiographs of children at 28x28, normal or pneumonia."
+INSTRUCTIONS = """
+put pneumoniamnist.npz from https://zenodo.org/records/10519652 into data.dir
+"""

@@ -9,7 +9,6 @@ import numpy as np
 from ssl_gan_jax.data import records
 from ssl_gan_jax.data.index import Index, Metadata, Row
 from ssl_gan_jax.data.names import class_key, in_order
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.errors import UserError, check_choice
 
 
@@ -81,10 +80,8 @@ def index(
     return Index(names, rows, read, files, metadata)
 
 
-class Builder(SourceBuilder):
-    """Several data sets, each a site."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    give as data.dir a folder that holds a folder for each of data.options.sites, or say in
-    data.options.dirs where they are
-    """
+DESCRIPTION = "Several data sets, each a site."
+INSTRUCTIONS = """
+give as data.dir a folder that holds a folder for each of data.options.sites, or say in
+data.options.dirs where they are
+"""

@@ -1,14 +1,11 @@
 """Made chest radiographs, normal or with an enlarged heart, or several findings: data for all."""
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ssl_gan_jax.data.index import Index, Row, chosen_findings
-from ssl_gan_jax.data.source import SourceBuilder
 from ssl_gan_jax.data.sources.phantom import anatomy, radiograph
 from ssl_gan_jax.data.sources.phantom import findings as several
 from ssl_gan_jax.errors import UserError, check_choice
@@ -46,13 +43,11 @@ def index(
     def read(row: Row, size: int = radiograph.RAYS) -> np.ndarray:
         return render(seed, place[row.path], size, site).astype(np.float32) / 255
 
-    return Index(names, rows, read, files=[Path(module.__file__) for module in files])
+    files = [Path(module.__file__) for module in files]
+    return Index(names, rows, read, files, any_size=True)
 
 
-class Builder(SourceBuilder):
-    """Chest radiographs made from ellipsoids; a cardiothoracic ratio over 0.5 is cardiomegaly."""
-
-    def _generate_examples(self, index: Index) -> Iterator[tuple[str, dict[str, Any]]]:
-        # Made at the prepared size, so nothing is resized.
-        read = functools.partial(index.read, size=self.builder_config.size)
-        return super()._generate_examples(index._replace(read=read))
+DESCRIPTION = (
+    "Chest radiographs made from ellipsoids; a cardiothoracic ratio over 0.5 is cardiomegaly."
+)
+INSTRUCTIONS = None
