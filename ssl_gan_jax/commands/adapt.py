@@ -56,7 +56,7 @@ PARSER.add_argument("images", nargs="*", type=predict.image_argument, metavar="I
 PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now, if no IMAGE is given")
 PARSER.add_output("--out", "DIR", required=True, help="folder of the adapted run, a new one")
 PARSER.add_argument("--steps", type=int, default=100, help="of 32 images each; default 100")
-PARSER.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam; default .0001")
+PARSER.add_argument("--lr", type=float, default=3e-5, help="learning rate of Adam; default .00003")
 PARSER.add_argument("--prevalence", type=arguments.share, metavar="SHARE",
                     help="expected share of the positive class")  # fmt: skip
 PARSER.add_argument("--augmentation", choices=("strong", "weak"), default="strong",
