@@ -174,6 +174,21 @@ def test_each_column_is_compared_with_the_baseline_of_its_own_settings():
     ]
 
 
+def test_every_column_can_be_compared_with_one_that_the_user_names(tmp_path):
+    made = [row(m, score=s) for m, s in (("supervised", 0.5), ("ec_gan", 0.6), ("ssl_gan", 0.8))]
+    table = tables.difference_table(panel_of(*made), "test", "ec_gan")
+    assert table.title.startswith("Difference to ec_gan")
+    assert [line[1:3] for line in table.rows] == [
+        ["supervised", "-.100, n=1"],
+        ["ssl_gan", "+.200, n=1"],
+    ]
+    (answer,) = answers.answers(panel_of(*made), "ec_gan")
+    assert "+.200 against ec_gan" in answer.sentence
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, made)))
+    with pytest.raises(UserError, match="--baseline: no 'ecgan'.*did you mean 'ec_gan'"):
+        report.write([tmp_path / "rows.jsonl"], tmp_path, baseline="ecgan")
+
+
 def test_scores_at_a_half_have_tables_where_rows_have_them():
     assert not tables.score_tables(panel_of(row()), "test", tables.MORE[4:])
     made = row()

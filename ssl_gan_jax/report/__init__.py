@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.errors import UserError, check_choice
 from ssl_gan_jax.files import atomic_write
 from ssl_gan_jax.report import page, rows
 
 
 def write(
-    paths: Sequence[Path], out: Path, rows_file: Path | None = None, real_images: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    rows_file: Path | None = None,
+    real_images: bool = False,
+    baseline: str | None = None,
 ) -> rows.Found:
     """Writes out/report.html and out/report.md about the runs below `paths`; returns the runs.
 
@@ -27,6 +31,8 @@ def write(
         in `paths`, but has no figures except for the scores, and of groups of patients no scores of
         single findings.
       real_images: show training images, which may show patients.
+      baseline: name of the column that others are compared with, such as "supervised"; default: of
+        the supervised ones, the column that shares most settings.
 
     Raises:
       UserError: bad paths or lines, nothing to report, or a file that cannot be written.
@@ -34,7 +40,10 @@ def write(
     found = rows.find(paths)
     if not any((found.runs, found.unfinished, found.unreadable)):
         raise UserError(f"{', '.join(map(str, paths))}: no run folders and no result rows there")
-    sections = page.sections(found, real_images)
+    if baseline is not None:
+        columns = (name for panel in found.panels for name in panel.columns)
+        check_choice("--baseline", baseline, dict.fromkeys(columns))
+    sections = page.sections(found, real_images, baseline)
     html = page.html(found, sections)
     texts = {out / "report.html": html, out / "report.md": page.markdown(found, sections)}
     if rows_file:

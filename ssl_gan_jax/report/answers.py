@@ -27,8 +27,10 @@ class Answer(NamedTuple):
     shown: bool
 
 
-def answers(panel: Panel) -> Iterator[Answer]:
+def answers(panel: Panel, baseline: str | None = None) -> Iterator[Answer]:
     """An answer for each budget with a score: AUROC, or accuracy if no run has an AUROC.
+
+    The best method is compared with the column `baseline`, by default with its own baseline.
 
     A method with several seeds ranks before methods with a single seed.
     """
@@ -43,7 +45,7 @@ def answers(panel: Panel) -> Iterator[Answer]:
             continue
         best, *others = ranked
         score = f"{NAMES[metric]} {score_cell(runs[best], metric)}, {part} images"
-        rival = baseline_of(best, columns)
+        rival = baseline if baseline in means and baseline != best else baseline_of(best, columns)
         if rival not in means:  # the best method is a baseline, or has no baseline
             rival = next(iter(others), None)
         gap = difference(runs[best], runs[rival], metric) if rival else None

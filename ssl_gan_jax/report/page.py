@@ -57,9 +57,9 @@ class Section(NamedTuple):
         return ", ".join(dict.fromkeys(table.title.partition(",")[0] for table in self.more))
 
 
-def sections(found: Found, real_images: bool = False) -> list[Section]:
+def sections(found: Found, real_images: bool = False, baseline: str | None = None) -> list[Section]:
     """A section for each panel; the section of a single run also has its errors."""
-    panels = [_section(panel, real_images) for panel in found.panels]
+    panels = [_section(panel, real_images, baseline) for panel in found.panels]
     if len(found.runs) == 1 and (folder := found.runs[0].folder):
         p = predictions.read(folder)
         errors = [predictions.confusion(p), predictions.worst_errors(p)] if p else []
@@ -110,12 +110,15 @@ def _count(runs: Sequence[ReportRow], key: str) -> str:
     return f"{key.capitalize()} (runs): {shown}."
 
 
-def _section(panel: Panel, real_images: bool) -> Section:
+def _section(panel: Panel, real_images: bool, baseline: str | None) -> Section:
     shown, more = [], []
     for part in ("test", "validation"):
         if any(run.part == part for run in panel.runs):
             shown += tables.score_tables(panel, part, tables.MAIN)
-            shown += [tables.difference_table(panel, part), tables.finding_table(panel, part)]
+            shown += [
+                tables.difference_table(panel, part, baseline),
+                tables.finding_table(panel, part),
+            ]
             more += tables.score_tables(panel, part, tables.MORE)
     shown = [table for table in (*shown, tables.sample_table(panel)) if table]
     notes = [f"All with {', '.join(panel.common)}."] if panel.common else []
@@ -127,4 +130,6 @@ def _section(panel: Panel, real_images: bool) -> Section:
     if any(run.part == "validation" for run in panel.runs):
         notes.append("Some runs were not tested: their tables are of validation images.")
     pictures = figures.of_panel(panel, real_images)
-    return Section(panel.title, list(answers.answers(panel)), notes, pictures, shown, more)
+    return Section(
+        panel.title, list(answers.answers(panel, baseline)), notes, pictures, shown, more
+    )

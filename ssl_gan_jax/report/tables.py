@@ -144,8 +144,8 @@ def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]
     return tables
 
 
-def difference_table(panel: Panel, part: str) -> Table | None:
-    """The difference between each column and its baseline; None if there is none.
+def difference_table(panel: Panel, part: str, baseline: str | None = None) -> Table | None:
+    """The difference between each column and `baseline`, or its own baseline; None without one.
 
     The title names the baseline if all have the same, else a column does.
     """
@@ -154,8 +154,9 @@ def difference_table(panel: Panel, part: str) -> Table | None:
         [str(budget), name, to, *(difference_cell(ours, other, metric) for metric in MAIN)]
         for budget in panel.budgets
         for name, runs in columns.items()
-        if (to := baseline_of(name, columns)) and (other := at_budget(columns[to], budget))
-        if (ours := at_budget(runs, budget))
+        if (to := baseline if baseline in columns else baseline_of(name, columns))
+        not in (None, name)
+        if (other := at_budget(columns[to], budget)) and (ours := at_budget(runs, budget))
     ]
     header = ["labels", "method", "baseline", *(NAMES[metric] for metric in MAIN)]
     title = "Difference to {}, paired over shared seeds, {} images"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 import ssl_gan_jax
 
+WIDTH = 64
 # For programs that run once or twice: half the time to compile, the same convolutions.
 HASTE = {"xla_backend_optimization_level": 0}
 
@@ -40,6 +41,13 @@ def many_steps(train_step, k):
         return jax.lax.scan(train_step, state, batches, length=k)
 
     return jax.jit(steps, donate_argnums=0)
+
+
+def without_shift(config, state, batch):
+    """The step whose work counts: random shifts are small products that a gather could replace."""
+    config = config.copy_and_resolve_references()
+    config.shift = 0
+    return ssl_gan_jax.build(config).train_step, state, batch
 
 
 def stacked(tree, n):

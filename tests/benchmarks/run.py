@@ -3,10 +3,10 @@
     python tests/benchmarks/run.py [--quick] [--only steps,loop] [--out benchmarks.json]
     python tests/benchmarks/run.py --only steps --methods ssl_gan --sizes 32,64 --batches 10
 
-Sections: `steps` (each method's training step against its PyTorch twin), `methods` (each method's
-step against `ssl_gan`'s), `parts` (where a step's time goes), `growth` (cost as the work grows),
-`replicas` (several trainings in one program), `loop` (the training loop against the bare step),
-`startup` (a process up to its first step) and `preparation` (images into the cache).
+Sections: `steps` (each method's training step against its PyTorch twin; needs PyTorch), `methods`
+(each method's step against `ssl_gan`'s), `parts` (where a step's time goes), `growth` (cost as the
+work grows), `replicas` (several trainings in one program), `loop` (the training loop against the
+bare step), `startup` (a process up to its first step) and `preparation` (images into the cache).
 It takes about an hour, `--quick` a few minutes, and wants the machine for itself: PyTorch's
 threads wait for each other many times a step, so company slows it far more than it slows XLA.
 Exit codes: 0 done, 1 a twin does not compute our losses, 2 bad arguments.
@@ -31,12 +31,16 @@ def main():
 
     use_huge_pages()  # as the project's own commands do; PyTorch gets them too
     import sections
-    import torch
-    from steps import Disagreement, steps
     from timing import MatrixRate
 
-    torch.set_num_threads(os.cpu_count())
-    torch.set_flush_denormal(True)  # as XLA does
+    failures = ()
+    if "steps" in options.only:
+        import torch
+        from steps import Disagreement, steps
+
+        torch.set_num_threads(os.cpu_count())
+        torch.set_flush_denormal(True)  # as XLA does
+        failures = (Disagreement,)
     rate, report = MatrixRate(), {"machine": machine(), "quick": options.quick}
     for name in options.only:
         rate.sample()
@@ -47,7 +51,7 @@ def main():
                 rows.append(row)
                 rate.sample()
                 save(options.out, report, name, rows, rate)
-        except Disagreement as error:
+        except failures as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         show(name, section.__doc__, rows)
@@ -84,8 +88,8 @@ def parse():
 
 def machine():
     import jax
-    import torch
 
+    torch = sys.modules.get("torch")  # of the section `steps` alone
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -93,8 +97,8 @@ def machine():
         "system": platform.platform(),
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
+        "torch": torch and torch.__version__,
+        "torch_threads": torch and torch.get_num_threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "load_at_start": os.getloadavg()[0],

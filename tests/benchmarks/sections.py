@@ -14,13 +14,14 @@ from pathlib import Path
 import jax
 import numpy as np
 from cases import (
+    WIDTH,
     compiled,
     config_of,
     single_step,
     started,
     stepper,
+    without_shift,
 )
-from steps import WIDTH, without_shift
 from timing import Watch, alternate, count_flops
 from tiny import batch as batch_of
 

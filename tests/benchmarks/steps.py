@@ -6,6 +6,7 @@ import time
 
 import torch
 from cases import (
+    WIDTH,
     compiled,
     config_of,
     many_steps,
@@ -13,15 +14,13 @@ from cases import (
     stacked,
     started,
     stepper,
+    without_shift,
 )
 from timing import alternate, count_flops, program_memory, seconds
 from tiny import METHODS
 from tiny import batch as batch_of
 from twins import Twin, compare, disagreements, tensors
 
-import ssl_gan_jax
-
-WIDTH = 64
 SEVERAL = 4  # steps a call
 QUICK_CELLS = (
     ("three_n_gan", 32, 10),
@@ -96,13 +95,6 @@ def step_row(name, size, b, budget_s):
         "compile_ms": 1e3 * s["compile"] if "compile" in s else None,
         "torch_over_ours": best / s["ours"],
     }
-
-
-def without_shift(config, state, batch):
-    """The step whose work counts: random shifts are small products that a gather could replace."""
-    config = config.copy_and_resolve_references()
-    config.shift = 0
-    return ssl_gan_jax.build(config).train_step, state, batch
 
 
 def twin_steppers(name, config, state, batch, with_compile):
