@@ -180,3 +180,24 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: JAX_PLATFORMS=gpux: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_freed_memory_stays_with_a_program_that_did_not_choose_otherwise():
+    program = """
+import numpy as np
+from ssl_gan_jax.commands.jax_setup import tune_malloc
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+tune_malloc()
+before = resident()
+np.ones(2**23)  # 64 MB, freed at once
+print(resident() - before > 2**25)
+"""
+    said = {}
+    for tunables in ("glibc.malloc.hugetlb=1", ""):
+        command = [sys.executable, "-c", program]
+        environment = os.environ | {"GLIBC_TUNABLES": tunables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        said[tunables] = done.stdout.strip()
+    assert said == {"glibc.malloc.hugetlb=1": "True", "": "False"}

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from ssl_gan_jax import config as config_lib
 from ssl_gan_jax import paths, processes
 from ssl_gan_jax.commands import ending
-from ssl_gan_jax.commands.jax_setup import use_huge_pages
+from ssl_gan_jax.commands.jax_setup import tune_malloc
 from ssl_gan_jax.errors import UserError
 
 MISSING = "{} is missing; try --help"
@@ -102,6 +102,6 @@ def config_first(args: Sequence[str]) -> list[str]:
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Calls `main` with the arguments that are no flags, and exits."""
-    use_huge_pages()
+    tune_malloc()
     sys.argv[1:] = config_first(sys.argv[1:])
     ending.run(lambda: app.run(main, flags_parser=parse), logging.INFO)

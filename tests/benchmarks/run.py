@@ -27,9 +27,9 @@ def main():
     options = parse()
     # The checkout that this file lies in is measured, whatever else is installed.
     sys.path[:0] = map(str, (REPOSITORY, REPOSITORY / "tests"))
-    from ssl_gan_jax.commands.jax_setup import use_huge_pages
+    from ssl_gan_jax.commands.jax_setup import tune_malloc
 
-    use_huge_pages()  # as the project's own commands do; PyTorch gets them too
+    tune_malloc()  # as the project's own commands do; PyTorch gets them too
     import sections
     from timing import MatrixRate
 
