@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import render
@@ -143,3 +144,14 @@ def test_slurm_requeues_what_was_saved_but_not_done(tmp_path, code, requeued):
     assert calls[0] == "srun --kill-on-bad-exit=1 python -m ssl_gan_jax.main --workdir=/x"
     assert ("scontrol requeue 7" in calls) == requeued
     assert ended == (0 if requeued else code)
+
+
+def test_the_dockerfile_copies_what_its_installation_reads_and_names_extras_that_exist():
+    root = Path(__file__).parents[2]
+    lines = (root / "launch/Dockerfile").read_text().splitlines()
+    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
+    assert copied == {"setup.py", "README.md", "LICENSE", "ssl_gan_jax", "configs"}
+    assert all((root / name).exists() for name in copied)
+    setup = (root / "setup.py").read_text()
+    assert all(f'"{extra}": [' in setup for extra in ("gpu", "tpu"))
+    assert not any("data" in name or "shared" in name for name in copied)  # nobody's images
