@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ssl_gan_jax.report.rows import Budget, Panel
+from ssl_gan_jax.report.rows import UPPER_BOUND, Budget, Panel
 from ssl_gan_jax.report.tables import (
     NAMES,
     Estimate,
@@ -30,15 +30,18 @@ class Answer(NamedTuple):
 def answers(panel: Panel, baseline: str | None = None) -> Iterator[Answer]:
     """An answer for each budget with a score: AUROC, or accuracy if no run has an AUROC.
 
-    The best method is compared with the column `baseline`, by default with its own baseline.
-
-    A method with several seeds ranks before methods with a single seed.
+    A method with several seeds ranks before methods with a single seed, and an upper bound is no
+    method. The best one is compared with the column `baseline`, by default with its own baseline.
     """
     part = panel.part
     columns = columns_of(panel, part) if part else {}
     metric = "auroc" if any(run.score("auroc") for run in panel.runs) else "accuracy"
     for budget in panel.budgets:
-        runs = {name: at_budget(column, budget) for name, column in columns.items()}
+        runs = {
+            name: at_budget(column, budget)
+            for name, column in columns.items()
+            if column[0].method != UPPER_BOUND
+        }
         means = {name: e for name in runs if (e := mean_score(runs[name], metric))}
         ranked = sorted(means, key=lambda name: (means[name].n > 1, means[name].mean), reverse=True)
         if not ranked:
