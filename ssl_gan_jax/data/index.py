@@ -17,6 +17,7 @@ from ssl_gan_jax.data.names import class_key
 from ssl_gan_jax.errors import UserError, check_choice
 
 VERSION = "1.0.2"  # of the prepared pixels: raise it when they change
+QUARANTINE = "quarantine.csv"  # beside them: path,reason of what could not be read
 UNLABELED = -1
 OUTCOMES = {"positive": 1, "negative": 0, "unlabelled": UNLABELED, "drop": None}
 _MAX_ARRAYS = 2**32  # bytes of an npz file, unpacked

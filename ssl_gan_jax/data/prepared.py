@@ -22,7 +22,7 @@ from absl import logging
 
 from ssl_gan_jax import processes
 from ssl_gan_jax.data import tf_import
-from ssl_gan_jax.data.index import Index, Row
+from ssl_gan_jax.data.index import QUARANTINE, Index, Row
 from ssl_gan_jax.errors import Stopped, UserError
 from ssl_gan_jax.files import atomic_write, csv_cell
 from ssl_gan_jax.paths import private
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # TFDS is loaded if there is something to prepare
     from ssl_gan_jax.data.source import SourceBuilder
 
 COPY = "images.npz"
-QUARANTINE = "quarantine.csv"  # path,reason
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 

@@ -21,9 +21,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ssl_gan_jax.data import images, tf_import
-from ssl_gan_jax.data.index import VERSION, Index, Row
+from ssl_gan_jax.data.index import QUARANTINE, VERSION, Index, Row
 from ssl_gan_jax.data.pixels import UnreadableImage
-from ssl_gan_jax.data.prepared import QUARANTINE
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.files import csv_cell
 
