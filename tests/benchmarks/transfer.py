@@ -6,8 +6,8 @@
 EfficientNet-Lite0 at 224x224 (weights of ImageNet, never trained here) gives 1,280 features an
 image, which are standardised by those of all training images. A logistic regression learns the
 labels; the draws of labels and the splits are those of `configs/few_labels.py`. Its C is one of
-STRENGTHS by validation AUROC. Rows are like a sweep's; features are kept in --features. Takes half
-an hour.
+STRENGTHS by validation AUROC. Rows are like a sweep's; features are kept in --features. Takes a
+quarter of an hour.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main():
     from ssl_gan_jax.data import dataset
 
     config = base("supervised", data=options.data, size=SIZE)
-    config.data.dir = options.data_dir
+    config.data.update(dir=options.data_dir, equalize=options.equalize)
     records = dataset.load(config.data)
     if not options.features.exists():
         features = features_of(records.image)
@@ -41,11 +41,13 @@ def main():
     origin = provenance()
     with open(options.out, "w") as file:
         for budget in BUDGETS:
-            for seed in range(options.seeds):
+            for seed in range(options.seeds if budget else 1):  # all labels are drawn one way
                 config.data.labels_per_class = budget
                 found = dataset.assign(records, config.data, seed)
                 row = probe(records, found, features, budget, seed) | origin
-                row |= {"data": options.data, "command": "python tests/benchmarks/transfer.py"}
+                row["cell"]["data.equalize"] = options.equalize
+                command = f"python tests/benchmarks/transfer.py --equalize={options.equalize}"
+                row |= {"data": options.data, "command": f"{command} --data_dir=DIR"}
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 print(budget, seed, row["c"], row["test"]["auroc"]["value"], flush=True)
@@ -115,6 +117,7 @@ def parse():
     )
     parser.add_argument("--data", default="kermany")
     parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--equalize", default="hist", help="as data.equalize")
     parser.add_argument("--features", type=Path, default=Path("features.npz"))
     parser.add_argument("--out", type=Path, default=Path("transfer.jsonl"))
     parser.add_argument("--seeds", type=int, default=5)
