@@ -11,7 +11,8 @@ their paper's batch normalisation and 2e-4. Beside the labelled images a step ta
 ones (`ssl_gan`, `mixmatch`), 64 (`mean_teacher`, `fixmatch`, `triple_gan`), or none.
 
 `augmentation=strong` augments the labelled images of any method strongly. Without it, a part of
-what semi-supervised methods gain is augmentation: `supervised` with it is the control.
+what semi-supervised methods gain is augmentation: `supervised` with it is the control. With
+`vanilla=True`, too, it has the network of `multitask`, `ec_gan` and `three_n_gan`: their control.
 `data` is kermany, pneumonia_mnist or phantom.
 """
 
@@ -41,10 +42,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config; `arg` as in the docstring of the file."""
     a = parse_arg(
         arg, method="ssl_gan", data="kermany", labels=10, seed=0, size=32, steps=1000,
-        augmentation="weak", preset="default",
+        augmentation="weak", preset="default", vanilla=False,
     )  # fmt: skip
     config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
-    as_ssl_gan(config.method)
+    if not a.vanilla:
+        as_ssl_gan(config.method)
     config.method.width = 32
     config.method.augmentation = a.augmentation
     config.data.labels_per_class = a.labels
@@ -58,6 +60,8 @@ def every_contender(add, **cell) -> None:  # noqa: ANN001, ANN003
         for method, changes in CONTENDERS:
             settings = {f"method.{key}": value for key, value in changes.items()}
             add(method=method, seed=seed, **cell, **settings)
+        strong = {"method.augmentation": "strong"}
+        add(method="supervised", vanilla=True, seed=seed, **cell, **strong)
 
 
 def sweep(add) -> None:  # noqa: ANN001
