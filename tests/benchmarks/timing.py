@@ -8,8 +8,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxprs_in_params
 from jax.interpreters import partial_eval
+
+try:
+    from jax.extend.core import jaxprs_in_params  # since JAX 0.10
+except ImportError:
+    from jax.core import jaxprs_in_params
 
 
 def seconds(run, *args):
