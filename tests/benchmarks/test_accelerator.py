@@ -59,7 +59,7 @@ def test_the_three_parts(tmp_path):
     assert [(row["steps"], row["replicas"]) for row in rows["times"]] == [(1, 1), (1, 2), (2, 1)]
     assert all(row["ms"] > 0 and row["program_mb"] > 0 for row in rows["times"])
     found = report.write([tmp_path / "tables.jsonl"], tmp_path)
-    assert len(found.runs) == 4 and not found.unreadable  # two seeds, with weak and strong views
+    assert len(found.runs) == 6 and not found.unreadable  # two seeds of three settings
     weak = [run for run in found.runs if "augmentation strong" not in run.changes]
     assert {run.seed for run in weak} == {0, 1}
     assert all(run.score("auroc").value > 0.9 for run in weak)  # the classes differ in brightness
