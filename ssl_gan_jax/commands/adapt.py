@@ -146,7 +146,7 @@ def write(
         count = np.bincount(decisions, minlength=len(run.classes)).tolist()
         about[when] = dict(zip(run.classes, count, strict=True))
     config = copy.deepcopy(run.config) | {"adapted": "shot"}
-    scores = dict.fromkeys(("test", "validation", "samples"))
+    scores = dict.fromkeys(("test", "validation", "samples", "new_prior"))
     step = int(state.step)
     result = run.result | scores | {"test_by_group": {}, "best_step": step, "adaptation": about}
     cell = result.pop("cell", None)

@@ -122,6 +122,7 @@ def test_a_folder_with_a_column_site_adapts_from_one_hospital_to_the_other(tmp_p
     assert adapt.main(adapt.PARSER.parse_args(args)) == 0
     adapted = json.loads((tmp_path / "adapted/result.json").read_text())
     about = adapted["adaptation"]
+    assert adapted["new_prior"] is None  # it was the first run's
     assert about["images"] == first["splits"]["unlabelled"]["images"]
     assert about["before"]["auroc"] == first["test"]["auroc"]
     assert about["after"]["auroc"] == adapted["test"]["auroc"]
