@@ -22,8 +22,8 @@ target=b`, by the column `site` of your table. Without any data: `data=phantom,s
 or B to A. `data=kermany,source=train,target=test`: its official test images as another hospital,
 half of them to adapt to, half to test.
 
-Gave over ten seeds, with the mixture (results/domain.jsonl): accuracy .68 from Shenzhen to
-Montgomery and .68 to .70 from Montgomery to Shenzhen, no gain of a row over another.
+Gave (results/domain.jsonl) no gain of adaptation from Shenzhen to Montgomery and back, none on the
+phantom, where equalised histograms close the gap alone, and a little on Kermany's test images.
 """
 
 import ml_collections
@@ -120,5 +120,6 @@ def kermany(add) -> None:  # noqa: ANN001
     for labels in (100, 10):
         for seed in range(5):
             for scenario in SCENARIOS:
-                add(data="kermany", source="train", target="test", labels=labels,
+                known = min(labels, 80) if scenario == "target" else labels  # all that it has
+                add(data="kermany", source="train", target="test", labels=known,
                     scenario=scenario, seed=seed)  # fmt: skip

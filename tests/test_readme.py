@@ -315,7 +315,8 @@ def test_every_interval_of_the_results_is_of_its_experiments_rows(committed):
     for changes in ((), ("consistency 1.0",)):
         across += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
     given = [*in_sections(told).items(), *in_sections(across).items()]
-    _, *parts = re.split(r"configs/(?=\w+\.py)", " ".join((TEXTS[""] + RESULTS).split()))
+    begins = r"(?:configs/|benchmarks/(?=transfer))(?=\w+\.py)"
+    _, *parts = re.split(begins, " ".join((TEXTS[""] + RESULTS).split()))
     checked = 0
     for part in parts:
         name = part.partition(".")[0]
