@@ -672,8 +672,10 @@ def test_what_adaptation_made_worse_is_the_first_thing_that_the_report_says():
             made |= {"unlabelled": 9, "splits": {"unlabelled": {"sites": {"b": 9}}}}
         return rows.to_run(made, "")
 
-    shot = {"adapted": "shot"}
+    shot, raw = {"adapted": "shot"}, {"data.equalize": "none"}
     runs = [
+        *(transfer("cnn", s, 0.7, **raw) for s in range(3)),
+        *(transfer("cnn", s, 0.6, **raw, **shot) for s in range(3)),
         *(transfer("cnn", s, 0.8) for s in range(3)),
         *(transfer("cnn", s, 0.75 - s / 100, **shot) for s in range(3)),
         *(transfer("gan", s, 0.8) for s in range(3)),
@@ -684,6 +686,7 @@ def test_what_adaptation_made_worse_is_the_first_thing_that_the_report_says():
     first, _, _ = page.markdown(found, page.sections(found)).partition("\n")
     assert "10 a class: cnn, adapted shot against cnn (AUROC -.060" in first
     assert "gan_adapted, adapted shot against gan_adapted (AUROC -.050" in first
+    assert "shot, data.equalize none against cnn, data.equalize none (AUROC -.100" in first
     assert "against gan (" not in first  # which it made better
     assert first.strip("*") in page.html(found, page.sections(found))
     better = rows.Found([run for run in runs if "adapted shot" not in run.changes], [], [], [], [])

@@ -41,7 +41,7 @@ def worse_than_source(panel: Panel) -> Iterator[str]:
 def _source_of(name: str, columns: Mapping[str, list[ReportRow]]) -> str | None:
     """The column of the same method before adaptation, or the baseline; None if not adapted."""
     run = columns[name][0]
-    if (kept := name.removesuffix(", adapted shot")) != name:
+    if (kept := name.replace(", adapted shot", "")) != name:
         return kept if kept in columns else None
     sites = (run.row.get("splits") or {}).get("unlabelled", {}).get("sites", {})
     cell = run.row["cell"]
