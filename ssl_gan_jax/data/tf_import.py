@@ -8,9 +8,13 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
+from absl import logging as absl_logging
+
 
 def tensorflow() -> ModuleType:
     """Import TensorFlow (seconds, the first time) without its start-up lines and accelerators."""
+    if "tensorflow" not in sys.modules:
+        absl_logging.info("Loading TensorFlow, which prepares and orders the images")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it prints a line
     with hide_module("keras"):

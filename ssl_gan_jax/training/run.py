@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,8 +63,6 @@ class TrainingRun:
             raise UserError(f"train.epochs: {train.epochs} give {self.steps} steps; raise it")
         self.meta = {"classes": list(self.classes), "best": None, "wall_s": 0.0}
         self.meta["data"] = fingerprint(self.dataset)
-        if "tensorflow" not in sys.modules:
-            logging.info("Loading TensorFlow, which orders the images")
         # The batch of process 0 of 1: all processes begin with the same weights.
         batch = next(self.batches(0, 1, process=(0, 1)))
         self._init_args = jax.random.key(train.seed), batch
