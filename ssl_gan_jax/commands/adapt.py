@@ -26,7 +26,7 @@ import copy
 import functools
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,16 @@ import numpy as np
 from ssl_gan_jax import adaptation, inference
 from ssl_gan_jax.augment import augmentation, strong
 from ssl_gan_jax.commands import arguments, ending, predict
-from ssl_gan_jax.data.dataset import Dataset, split_images
+from ssl_gan_jax.data.dataset import Dataset, rows_to_adapt_to
 from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import calibration, groups, metrics
+from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.report.card import write_card
 from ssl_gan_jax.training import checkpoint
-from ssl_gan_jax.training.result import FIT
-from ssl_gan_jax.types import Array, TrainState
+from ssl_gan_jax.training.result import FIT, test_scores
+from ssl_gan_jax.types import TrainState
 
 FEW = 100  # images below which adaptation is doubtful
 
@@ -151,7 +151,8 @@ def write(
     result = run.result | scores | {"test_by_group": {}, "best_step": step, "adaptation": about}
     cell = result.pop("cell", None)
     if dataset:
-        result |= test(compiled, run.classes, dataset, out)
+        tested, _ = metrics.batched(compiled, dataset.records.image[dataset.test])
+        result |= test_scores(dataset, tested, 0.5, out / "predictions.csv")
         about |= {"before": at_half(run.result["test"]), "after": at_half(result["test"])}
     if dataset and cell:  # a run of a sweep, which has a row
         flags = (f"--{key}={about[key]}" for key in ("steps", "lr", "augmentation", "seed"))
@@ -165,24 +166,6 @@ def write(
     write_json(out / "result.json", result)
     write_card(out, config, result)
     return about
-
-
-def test(
-    classify: Callable[[Array], tuple[Array, Array]],
-    classes: Sequence[str],
-    dataset: Dataset,
-    out: Path,
-) -> dict[str, Any]:
-    """Scores of the test images at the threshold .5, for the result; writes predictions.csv."""
-    records, rows = dataset.records, dataset.test
-    label, (logits, _) = records.label[rows], metrics.batched(classify, records.image[rows])
-    probs = calibration.tempered(logits, 1.0)
-    path = out / "predictions.csv"
-    metrics.write_predictions(path, records.path[rows], label, probs, classes)
-    return {
-        "test": metrics.report(probs, label, records.patient[rows], logits=logits),
-        "test_by_group": groups.by_group(probs, records, rows, 0.5),
-    }
 
 
 def read_files(files: Sequence[Path], run: FinishedRun) -> tuple[np.ndarray, bool]:
@@ -212,8 +195,7 @@ def of_target(args: argparse.Namespace, run: FinishedRun) -> tuple[np.ndarray, D
     if not run.result["test"]:
         raise UserError(f"{args.workdir}: was not tested, so there is nothing to compare with")
     dataset = inference.dataset_of(run, args.data_dir)
-    rows = np.flatnonzero(split_images(dataset.records, data) == "adapt")
-    return dataset.records.image[rows], dataset
+    return dataset.records.image[rows_to_adapt_to(dataset.records, data)], dataset
 
 
 def main(args: argparse.Namespace) -> int:

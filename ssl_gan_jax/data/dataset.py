@@ -47,6 +47,11 @@ def split_images(records: Records, data: Mapping[str, Any]) -> np.ndarray:
     return _split(records, data, np.arange(len(records.path)), data["val"], data["test"])
 
 
+def rows_to_adapt_to(records: Records, data: Mapping[str, Any]) -> np.ndarray:
+    """The images of the target site that are not test images; none without such a site."""
+    return np.flatnonzero(split_images(records, data) == "adapt")
+
+
 def _split_for_transfer(records: Records, data: Mapping[str, Any]) -> np.ndarray:
     """As Table 2 of Madani et al.: the source site trains and validates.
 

@@ -1,7 +1,7 @@
 """What a data set holds, before a pixel is read: one `Row` an image, and how to read it.
 
-Sources make an `Index`; `source.SourceBuilder` prepares the images that it lists. Neither needs
-TensorFlow to be listed or read again.
+Sources make an `Index`; `source.SourceBuilder` prepares the images that it lists. TensorFlow is
+needed to prepare images, but not to list them or to read them again.
 """
 
 import zipfile

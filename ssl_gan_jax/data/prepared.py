@@ -44,7 +44,7 @@ def load(source: ModuleType, folder: Path, how: dict[str, Any]) -> np.ndarray:
         with np.load(folder / COPY, allow_pickle=False) as arrays:
             return arrays["image"]
     except FileNotFoundError:
-        return _prepare(source, folder, how)
+        return _from_tfds(source, folder, how)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise damaged(folder) from error
 
@@ -66,7 +66,8 @@ def damaged(folder: Path) -> UserError:
     return UserError(f"{folder} is damaged: delete it, and run again")
 
 
-def _prepare(source: ModuleType, folder: Path, how: dict[str, Any]) -> np.ndarray:
+def _from_tfds(source: ModuleType, folder: Path, how: dict[str, Any]) -> np.ndarray:
+    """As `load`, from the records of TFDS, which it makes if necessary; keeps the copy."""
     from ssl_gan_jax.data.source import builder_of
 
     make, cache = builder_of(source), folder.parents[2]

@@ -49,5 +49,5 @@ def _source_of(name: str, columns: Mapping[str, list[ReportRow]]) -> str | None:
         return None
     if cell.get("target") not in sites:
         return None
-    alone = name.replace("_adapted", "")
-    return alone if alone in columns and alone != name else baseline_of(name, columns)
+    source = name.replace("_adapted", "")
+    return source if source in columns and source != name else baseline_of(name, columns)

@@ -131,7 +131,7 @@ def _adaptation(about: Mapping[str, Any] | None) -> list[str]:
     before, after = (_counts(about[key]) for key in ("called_before", "called_after"))
     title, tested = (
         "## Adapted, and not tested",
-        ("**Nothing was tested there: it may be worse than the run that it began with.**"),
+        "**Nothing was tested there: it may be worse than the run that it began with.**",
     )
     if scores := about.get("before"):
         title, now = "## Adapted to another place", about["after"]

@@ -46,7 +46,7 @@ def compile_method(
     devices = Devices(n, mesh)
 
     def traced(function):
-        """`function` with the CPU's convolutions alone, if that is all it is compiled for."""
+        """`function` with only the CPU's convolutions, if it is compiled for CPUs only."""
         return convolution.form("cpu")(function) if function and devices.are_cpus else function
 
     @traced

@@ -3,13 +3,14 @@
 import functools
 import platform
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from ssl_gan_jax import processes, targets
-from ssl_gan_jax.data.dataset import Dataset, split_images
+from ssl_gan_jax.data.dataset import Dataset, rows_to_adapt_to
 from ssl_gan_jax.evaluation import calibration, generated, groups, metrics
 from ssl_gan_jax.files import write_json
 from ssl_gan_jax.training import checkpoint
@@ -90,24 +91,36 @@ def final_scores(run: TrainingRun, state: TrainState) -> dict[str, Any]:
         if processes.is_first():
             calibration.save(run.workdir, fitted)
     if run.config.train.test_at_end:
-        rows = dataset.test
-        (probs, logits), label = run.predict(state, rows), records.label[rows]
-        if len(rows):
-            result["test"] = metrics.report(
-                probs, label, records.patient[rows], threshold, logits=logits
-            )
-        result["test_by_group"] = groups.by_group(probs, records, rows, threshold)
-        to_adapt = np.flatnonzero(split_images(records, run.config.data) == "adapt")
+        _, logits = run.predict(state, dataset.test)
+        path = run.workdir / "predictions.csv" if processes.is_first() else None
+        result |= test_scores(dataset, logits, threshold, path)
+        to_adapt = rows_to_adapt_to(records, run.config.data)
         of_classes = targets.of(records.label) is targets.CLASSES
-        if of_classes and len(rows) and len(dataset.val) and len(to_adapt):
+        if of_classes and result["test"] and len(dataset.val) and len(to_adapt):
             result["new_prior"], result["test"]["accuracy_label_free"] = label_free(
                 functools.partial(run.compiled.classify, state), fitted, dataset, to_adapt, logits
             )
-        if processes.is_first():
-            path = run.workdir / "predictions.csv"
-            metrics.write_predictions(
-                path, records.path[rows], label, probs, run.classes, threshold
-            )
+    return result
+
+
+def test_scores(
+    dataset: Dataset, logits: np.ndarray, threshold: float | np.ndarray, path: Path | None
+) -> dict[str, Any]:
+    """The scores of the test images, all and in groups, for the result.
+
+    `logits` [T,K] are theirs. Writes their predictions to the file `path`, if one is given.
+    """
+    records, rows = dataset.records, dataset.test
+    label, probs = records.label[rows], targets.of(records.label).probability(logits)
+    result = {"test": None, "test_by_group": groups.by_group(probs, records, rows, threshold)}
+    if len(rows):
+        result["test"] = metrics.report(
+            probs, label, records.patient[rows], threshold, logits=logits
+        )
+    if path:
+        metrics.write_predictions(
+            path, records.path[rows], label, probs, records.classes, threshold
+        )
     return result
 
 
@@ -160,9 +173,11 @@ def label_free(
     probs = calibration.tempered(new_logits, fitted.temperature)
     found = new_prior(count / count.sum(), fitted, records.classes, probs, ood, "balanced")
     corrected = found.corrected(calibration.tempered(logits, fitted.temperature))
-    scored = metrics.report(corrected, records.label[rows], records.patient[rows])
+    label, patient = records.label[rows], records.patient[rows]
+    low, high = metrics.bootstrap_intervals(corrected, label, patient)["accuracy"]
+    accuracy = {"value": metrics.scores(corrected, label)["accuracy"], "low": low, "high": high}
     about = {"line": found.line, "refused": found.refused, "prior": found.prior.tolist()}
-    return about, scored["accuracy"]
+    return about, accuracy
 
 
 def generator_rows(dataset: Dataset, config: Mapping[str, Any], labels: bool) -> np.ndarray:

@@ -47,7 +47,7 @@ from ssl_gan_jax.types import Batch  # noqa: E402
 TOLERANCE = 1e-3  # of a loss in the first three steps, relative to 1 + its size
 FIELDS = ("image", "label", "patient", "path", "split", "site", "classes")  # of Records
 USUAL = {"batch": 64, "precision": "float32", "steps": 1, "replicas": 1}
-OTHER = {  # one setting at a time differs from the usual ones
+OTHER = {  # one setting at a time is changed in USUAL
     "batch": (10, 256, 2048),
     "precision": ("tensorfloat32", "bfloat16"),
     "steps": (20,),
@@ -91,7 +91,7 @@ def losses(name, device, form):
 
 
 def times(options):
-    """Milliseconds of a training step; each setting differs in one thing from the usual ones."""
+    """Milliseconds of a training step; each setting differs from USUAL in one thing."""
     settings = [USUAL, *(USUAL | {key: value} for key in OTHER for value in OTHER[key])]
     cells = itertools.product(settings, options.sizes, options.methods or TIMED)
     for setting, size, name in in_time(options, cells):
@@ -111,10 +111,8 @@ def timed(name, size, width, batch, precision, steps, replicas):
             gflop = count_flops(*without_shift(config, state, images)) / 1e9 * replicas
             step = method.train_step
             if replicas > 1:
-                step, state, images = (
-                    jax.vmap(step),
-                    *(stacked(x, replicas) for x in (state, images)),
-                )
+                step = jax.vmap(step)
+                state, images = stacked(state, replicas), stacked(images, replicas)
             if steps > 1:
                 program, images = many_steps(step, steps), stacked(images, steps)
             else:
@@ -167,7 +165,7 @@ def tables(options):
 
 
 def trained(group, records):
-    """The rows of cells that differ in seed or labels alone, after training as one program.
+    """The rows of cells that differ only in seed or labels, after training as one program.
 
     As in `train.train`: the best of the evaluated states by validation AUROC is tested. Images come
     in epochs, in another order than tf.data's.

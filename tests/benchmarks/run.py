@@ -89,7 +89,7 @@ def parse():
 def machine():
     import jax
 
-    torch = sys.modules.get("torch")  # of the section `steps` alone
+    torch = sys.modules.get("torch")  # loaded only for the section `steps`
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
