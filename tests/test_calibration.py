@@ -1,14 +1,19 @@
 """Temperature, thresholds and OOD scores, each against its definition."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_gan_jax.data.dataset import Dataset
+from ssl_gan_jax.data.records import Records
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation import calibration, metrics
 from ssl_gan_jax.evaluation.calibration import Calibration, tempered
+from ssl_gan_jax.training.result import fit_calibration
 
 
 def drawn(n, seed=0, k=2):
@@ -148,3 +153,23 @@ def test_operating_points_are_found_however_they_are_written():
     for wrong in ("sensitivity=.91", "sensitivity=high", "youdn"):
         with pytest.raises(UserError, match="operating point"):
             made.threshold(wrong)
+
+
+def test_another_site_is_out_of_distribution_even_if_it_was_trained_on():
+    image = np.random.default_rng(0).integers(0, 100, (90, 4, 4, 1), np.uint8)
+    image[60:] += 150  # the target's
+    source, validation, target = np.split(np.arange(90), 3)
+    site = np.repeat(["source", "target"], [60, 30])
+    label, blank = np.arange(90) % 2, np.repeat("", 90)
+    found = Records(image, label, np.arange(90).astype(str), blank, blank, site, ("a", "b"), ())
+
+    def classify(_, x):
+        features = x.reshape(len(x), -1)
+        return features[:, :2], features
+
+    dataset = Dataset(found, labeled=source, unlabeled=target, val=validation, test=None)
+    fitted, _ = fit_calibration(classify, None, dataset)
+    _, features = metrics.batched(functools.partial(classify, None), image)
+    score = fitted.ood_detector.score(features)
+    assert (score[validation] < 1).mean() > 0.8
+    assert (score[target] > 1).all()

@@ -131,11 +131,15 @@ def fit_calibration(
 ) -> tuple[calibration.Calibration, np.ndarray]:
     """The calibration that the validation images (at least one) give, and their logits [V,K].
 
-    The OOD detector is fitted to 4/5 of the training images. The others and the validation images
-    set its limit. `classify` is a method's, jitted.
+    The OOD detector is fitted to 4/5 of the training images from the sites that the validation
+    images come from: the calibration says nothing of another site, even if its unlabelled images
+    were trained on. The others and the validation images set the detector's limit. `classify` is a
+    method's, jitted.
     """
     compiled = functools.partial(classify, state)
-    image, rows = dataset.records.image, np.union1d(dataset.labeled, dataset.unlabeled)
+    image, site = dataset.records.image, dataset.records.site
+    rows = np.union1d(dataset.labeled, dataset.unlabeled)
+    rows = rows[np.isin(site[rows], site[dataset.val])]
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = metrics.batched(compiled, image[dataset.val])
