@@ -6,14 +6,16 @@
 
 The paper's rows: a CNN on the source; the SSL-GAN on the source; the SSL-GAN whose unlabelled
 images are 80 % of the target (with --config.data.adapt=mixture, these and the source's). More:
-`cnn_strong` augments strongly; `teacher` and `teacher_adapted` are mean_teacher on the unlabelled
-images of source and target; `adamatch` is fixmatch with aligned pseudo-labels and a relative
-threshold on those of the target; `target` is a CNN on labels of the 80 %, the upper bound. All are
-tested on the same 20 % of the target's patients, which the seed draws: the target is small, so pool
-over seeds. `labels=25` takes so many of each class, 0 all, and validation is the source's (with
-`target`, the target's). A finished run adapts without the source's images:
+`cnn_strong` augments strongly; `cnn_batch_norm` and `cnn_batch_norm_strong` have the network of the
+3N-GAN paper; `teacher` and `teacher_adapted` are mean_teacher on the unlabelled images of source
+and target; `adamatch` is fixmatch with aligned pseudo-labels and a relative threshold on those of
+the target; `target` is a CNN on labels of the 80 %, the upper bound. All are tested on the same
+20 % of the target's patients, which the seed draws: the target is small, so pool over seeds.
+`labels=25` takes so many of each class, 0 all, and validation is the source's (with `target`, the
+target's). A finished run adapts without the source's images:
 
     python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED   to the same 80 %, tested on the 20 %
+    python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED --lr=0   batch statistics alone
 
 Default: Shenzhen -> Montgomery (tuberculosis, not the paper's cardiomegaly), or `source=montgomery,
 target=shenzhen`. The paper's own pair, normal against enlarged hearts, is `data=sites,source=plco,
@@ -34,6 +36,8 @@ from ssl_gan_jax.errors import check_choice
 SCENARIOS = {  # method, what joins its unlabelled images, settings
     "cnn": ("supervised", "none", {}),
     "cnn_strong": ("supervised", "none", {"augmentation": "strong"}),
+    "cnn_batch_norm": ("supervised", "none", {"width": 32}),
+    "cnn_batch_norm_strong": ("supervised", "none", {"width": 32, "augmentation": "strong"}),
     "gan": ("ssl_gan", "none", {}),
     "gan_adapted": ("ssl_gan", "target", {}),
     "teacher": ("mean_teacher", "none", {}),
@@ -79,7 +83,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.steps = a.steps
     config.train.batch_size = 32
     config.train.evaluate_every = 100
-    as_ssl_gan(config.method)
+    if "batch_norm" not in a.scenario:
+        as_ssl_gan(config.method)
     config.method.update(changes)
     return config
 

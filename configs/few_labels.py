@@ -13,6 +13,7 @@ ones (`ssl_gan`, `mixmatch`), 64 (`mean_teacher`, `fixmatch`, `triple_gan`), or 
 `augmentation=strong` augments the labelled images of any method strongly. Without it, a part of
 what semi-supervised methods gain is augmentation: `supervised` with it is the control. With
 `vanilla=True`, too, it has the network of `multitask`, `ec_gan` and `three_n_gan`: their control.
+So has `mean_teacher`, which tells whether a teacher adds to batch normalisation.
 `data` is kermany, pneumonia_mnist or phantom.
 """
 
@@ -47,6 +48,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
     if not a.vanilla:
         as_ssl_gan(config.method)
+    elif a.method == "mean_teacher":
+        config.method.update(norm="batch", noise=0.0, dropout=(0.0, 0.0), lr=2e-4)
     config.method.width = 32
     config.method.augmentation = a.augmentation
     config.data.labels_per_class = a.labels
@@ -62,6 +65,7 @@ def every_contender(add, **cell) -> None:  # noqa: ANN001, ANN003
             add(method=method, seed=seed, **cell, **settings)
         strong = {"method.augmentation": "strong"}
         add(method="supervised", vanilla=True, seed=seed, **cell, **strong)
+        add(method="mean_teacher", vanilla=True, seed=seed, **cell)
 
 
 def sweep(add) -> None:  # noqa: ANN001

@@ -150,3 +150,19 @@ def test_the_same_call_gives_the_same_weights_and_what_cannot_be_is_refused(fini
         with pytest.raises(UserError, match=wrong.partition("=")[0]):
             called(adapt, *args, wrong)
     assert not (tmp_path / "new").exists()
+
+
+def test_at_a_rate_of_0_only_the_statistics_of_batch_normalisation_change(finished, tmp_path):
+    train.run(small("supervised", **{"method.norm": "batch"}), tmp_path / "run")
+    out = tmp_path / "new"
+    called(adapt, f"--workdir={tmp_path / 'run'}", finished / "images", f"--out={out}", "--lr=0")
+    before, after = (inference.open_run(f).state.players["C"].ema for f in (tmp_path / "run", out))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7),
+        before["params"],
+        after["params"],
+    )  # a running average rounds
+    assert not same(before["batch_stats"], after["batch_stats"])
+    assert "only the statistics" in (out / "MODEL_CARD.md").read_text()
+    found = report.write([tmp_path / "run", out], tmp_path / "report")
+    assert any("adapted statistics" in run.changes for run in found.runs)

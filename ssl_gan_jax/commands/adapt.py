@@ -145,7 +145,7 @@ def write(
     for when, decisions in zip(("called_before", "called_after"), called, strict=True):
         count = np.bincount(decisions, minlength=len(run.classes)).tolist()
         about[when] = dict(zip(run.classes, count, strict=True))
-    config = copy.deepcopy(run.config) | {"adapted": "shot"}
+    config = copy.deepcopy(run.config) | {"adapted": about["method"]}
     scores = dict.fromkeys(("test", "validation", "samples", "new_prior"))
     step = int(state.step)
     result = run.result | scores | {"test_by_group": {}, "best_step": step, "adaptation": about}
@@ -158,7 +158,7 @@ def write(
         flags = (f"--{key}={about[key]}" for key in ("steps", "lr", "augmentation", "seed"))
         then = f"python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED {' '.join(flags)}"
         result["command"] = f"{result['command']} && {then}"
-        result["cell"] = cell | {"adapted": "shot"}
+        result["cell"] = cell | {"adapted": about["method"]}
     checkpoint.save(out / "checkpoints", step, state, {"adaptation": about})
     fitted = calibration.Calibration(1.0, {"youden": {"threshold": 0.5}}, ood)
     calibration.save(out, fitted)
@@ -223,7 +223,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"warning: {len(images)} images are few to adapt to", file=sys.stderr)
     state = adapt(run, images, prior, args.steps, args.lr, args.augmentation == "strong", args.seed)
     about = {
-        "method": "shot",
+        "method": "shot" if args.lr else "statistics",
         "steps": args.steps,
         "lr": args.lr,
         "augmentation": args.augmentation,

@@ -15,17 +15,19 @@ from ssl_gan_jax.types import Batch, Key, TrainState
 def init_classifier(
     config: Any,  # noqa: ANN401
     net: nn.Module | None = None,
+    norm: str = "weight",
 ) -> Callable[[Key, Batch], TrainState]:
     """A method's `init`: one player, C.
 
     Args:
       config: the method's settings: num_classes, width, noise, dropout, dtype, lr, beta1, ema.
       net: C's network; default: `ssl_gan`'s discriminator with K outputs.
+      norm: its normalisation, if it is that one.
     """
     net = net or Discriminator(
         config.num_classes,
         config.width,
-        "weight",
+        norm,
         config.noise,
         config.dropout,
         jnp.dtype(config.dtype),

@@ -29,11 +29,15 @@ from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The network of `ssl_gan`; weights chosen on validation images."""
+    """The network of `ssl_gan`; weights chosen on validation images.
+
+    With `norm="batch"` the running statistics are those of the labelled images.
+    """
 
     num_classes: int = 2  # K
     size: int = 32  # pixels
     width: int = 32
+    norm: Literal["weight", "batch"] = "weight"
     noise: float = 0.1  # on C's input
     dropout: tuple[float, float] = (0.0, 0.25)
     w: float = 10.0
@@ -74,4 +78,4 @@ def build(config: Config) -> Method:
         c, metrics = c.learn(loss_c, *views, key=keys.c, step=state.step, tracked=1)
         return state.next(C=c), metrics
 
-    return Method(init_classifier(config), train_step, averaged("C"))
+    return Method(init_classifier(config, norm=config.norm), train_step, averaged("C"))

@@ -1,5 +1,6 @@
 """Runs that adaptation to another site made worse than the runs without it."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ssl_gan_jax.report.rows import Panel, ReportRow
@@ -41,7 +42,7 @@ def worse_than_source(panel: Panel) -> Iterator[str]:
 def _source_of(name: str, columns: Mapping[str, list[ReportRow]]) -> str | None:
     """The column of the same method before adaptation, or the baseline; None if not adapted."""
     run = columns[name][0]
-    if (kept := name.replace(", adapted shot", "")) != name:
+    if (kept := re.sub(r", adapted \w+", "", name)) != name:
         return kept if kept in columns else None
     sites = (run.row.get("splits") or {}).get("unlabelled", {}).get("sites", {})
     cell = run.row["cell"]

@@ -137,11 +137,13 @@ def _adaptation(about: Mapping[str, Any] | None) -> list[str]:
         title, now = "## Adapted to another place", about["after"]
         shown = (f"{k} {_interval(scores[k])} before, {_interval(now[k])} after" for k in scores)
         tested = f"Both were tested on other images of that place, at .5: {'; '.join(shown)}."
+    how = "only the statistics of its batch normalisation"
+    if about["method"] == "shot":
+        how = f"source hypothesis transfer, {about['steps']} steps from step {about['from_step']}"
     return [
         title,
         f"The classifier was adapted to {about['images']} images of another place, **without "
-        f"labels** (source hypothesis transfer, {about['steps']} steps from step "
-        f"{about['from_step']}). {tested} Scores and operating points of the run that it began "
+        f"labels** ({how}). {tested} Scores and operating points of the run that it began "
         "with hold no longer and are left out; "
         "probabilities are not calibrated, and the threshold is .5. Out of distribution is what is "
         f"unlike those images. Of them it changed {about['changed']:.1%} of the decisions: "
