@@ -51,12 +51,12 @@ def reference(probs, label, threshold, weight):
 
 @pytest.mark.parametrize("levels", [None, 4, 20])
 @pytest.mark.parametrize("seed", range(4))
-def test_weighted_metrics_are_those_of_sklearn_ties_included(levels, seed):
+def testweighted_metrics_are_those_of_sklearn_ties_included(levels, seed):
     rng = np.random.default_rng(seed)
     probs, label = scored(rng, 90, levels=levels)
     weight = np.stack([np.ones(90), rng.integers(0, 4, size=90)]).astype(float)
     weight[1, :2] = 1  # both classes stay
-    ours = metrics._weighted_metrics(probs, label, 0.4, weight)
+    ours = metrics.weighted_metrics(probs, label, 0.4, weight)
     for row in range(2):
         theirs = reference(probs, label, 0.4, weight[row])
         assert {name: value[row] for name, value in ours.items()} == pytest.approx(theirs)
@@ -66,7 +66,7 @@ def test_an_integer_weight_means_the_image_that_many_times():
     rng = np.random.default_rng(0)
     probs, label = scored(rng, 60, classes=3)
     times = rng.integers(0, 3, size=60)
-    weighted = metrics._weighted_metrics(probs, label, 0.5, times[None].astype(float))
+    weighted = metrics.weighted_metrics(probs, label, 0.5, times[None].astype(float))
     repeated = metrics.scores(probs.repeat(times, axis=0), label.repeat(times))
     for name in ("accuracy", "balanced_accuracy", "auroc", "auprc", "ece"):
         assert weighted[name][0] == pytest.approx(repeated[name])

@@ -88,7 +88,7 @@ def test_every_value_of_the_config_says_where_it_comes_from(tmp_path):
     config = "--config=configs/phantom.py:labels=6,method=supervised"
     code, out = call(config, "--config.method.lr=0.5", "--config.data.options.view=PA",
                      f"--workdir={tmp_path}", "--show_config", "--json")  # fmt: skip
-    told = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    shown = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
     assert code == 0 and not list(tmp_path.iterdir())
     for key, value, origin in (
         ("method.lr", 0.5, "flag"),
@@ -100,7 +100,7 @@ def test_every_value_of_the_config_says_where_it_comes_from(tmp_path):
         ("method.ema", 0.995, "default"),
         ("train.log_every", 50, "default"),
     ):
-        assert told[key] == {"value": value, "from": origin}, key
+        assert shown[key] == {"value": value, "from": origin}, key
 
 
 def test_steps_that_are_given_hold_where_a_file_counts_in_epochs(monkeypatch):

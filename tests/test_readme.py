@@ -302,7 +302,7 @@ def in_sections(text):
 
 
 def test_every_interval_of_the_results_is_of_its_experiments_rows(committed):
-    runs, told = committed
+    runs, text = committed
 
     def kermany(method, labels, *changes):
         cell = "plco", "kermany", "test", method, f"{labels} a class", changes
@@ -314,7 +314,7 @@ def test_every_interval_of_the_results_is_of_its_experiments_rows(committed):
     across = "\n## plco\n"  # budgets, which no table of a report is
     for changes in ((), ("consistency 1.0",)):
         across += tables.difference_cell(kermany("ssl_gan", 10, *changes), hundred, "auroc")
-    given = [*in_sections(told).items(), *in_sections(across).items()]
+    given = [*in_sections(text).items(), *in_sections(across).items()]
     begins = r"(?:configs/|benchmarks/(?=transfer))(?=\w+\.py)"
     _, *parts = re.split(begins, " ".join((TEXTS[""] + RESULTS).split()))
     checked = 0

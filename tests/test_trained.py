@@ -344,10 +344,10 @@ def test_the_way_between_two_z_keeps_their_length():
 def test_the_card_tells_what_the_result_says(finished):
     folder, task, _ = finished
     command(card, f"--workdir={folder}")
-    text, told = (folder / "MODEL_CARD.md").read_text(), (folder / "model_card.json").read_text()
+    text, as_json = (folder / "MODEL_CARD.md").read_text(), (folder / "model_card.json").read_text()
     result = json.loads((folder / "result.json").read_text())
     assert f"{result['test']['auroc']['value']:.3f} [" in text
-    assert "Not for clinical use" in text and "synthetic" in told and "| youden |" in text
+    assert "Not for clinical use" in text and "synthetic" in as_json and "| youden |" in text
     parts = groups.splits(task)
     assert parts["labelled"]["classes"] == {"normal": 6, "cardiomegaly": 6}
     assert parts["test"]["images"] == result["test"]["n"]

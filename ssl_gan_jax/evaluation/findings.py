@@ -176,9 +176,7 @@ def fit(
 def _weighted(f: Finding, weight: np.ndarray) -> dict[str, np.ndarray]:
     """METRICS of a finding, under weights [R,N] of all images."""
     with np.errstate(invalid="ignore"):  # a replicate without an image in which it is known
-        return metrics._weighted_metrics(
-            f.probs, f.label, f.threshold, weight[:, f.known], f.logits
-        )
+        return metrics.weighted_metrics(f.probs, f.label, f.threshold, weight[:, f.known], f.logits)
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -97,7 +97,7 @@ def scores(
     Raises ValueError for labels out of range or probabilities that are not finite.
     """
     probs, label = _checked(probs, label)
-    values = _weighted_metrics(probs, label, threshold, np.ones((1, len(label))), logits)
+    values = weighted_metrics(probs, label, threshold, np.ones((1, len(label))), logits)
     return {
         "n": len(label),
         "threshold": float(threshold) if probs.shape[1] == 2 else None,
@@ -154,7 +154,7 @@ def bootstrap_intervals(
     if len(patient) != len(label):
         raise ValueError(f"{len(patient)} patient ids for {len(label)} images")
     parts = [
-        _weighted_metrics(probs, label, threshold, weight, logits)
+        weighted_metrics(probs, label, threshold, weight, logits)
         for weight in _bootstrap_weights(patient, replicates, seed)
     ]
     return {name: _interval([part[name] for part in parts]) for name in METRICS}
@@ -247,7 +247,7 @@ def write_predictions(
             )
 
 
-def _weighted_metrics(
+def weighted_metrics(
     probs: np.ndarray,
     label: np.ndarray,
     threshold: float,

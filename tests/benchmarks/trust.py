@@ -33,10 +33,10 @@ def main(args):
         run = inference.open_run(folder)
         task = inference.dataset_of(run, args.data_dir)
         if run.config["data"]["name"] == "phantom":
-            told = maps(run, task)
+            measured = maps(run, task)
         else:
-            told = flag(run, task, args.data_dir)
-        row = {"run": run_name(run), **told, "command": COMMAND, **sweep.provenance()}
+            measured = flag(run, task, args.data_dir)
+        row = {"run": run_name(run), **measured, "command": COMMAND, **sweep.provenance()}
         with open(args.out, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row))
@@ -54,12 +54,16 @@ def flag(run, task, data_dir):
     predict = inference.predictor(run._replace(calibration=fitted))
     xrays = task.records.image[task.test]
     known = predict(xrays).ood
-    told = {"test": len(known), "false_alarms": float((known > 1).mean())}
+    measured = {"test": len(known), "false_alarms": float((known > 1).mean())}
     for name, others in unfamiliar(xrays, run.config["data"], data_dir):
         score = predict(others).ood
         auroc = stats.mannwhitneyu(score, known).statistic / len(score) / len(known)
-        told[name] = {"n": len(score), "auroc": float(auroc), "flagged": float((score > 1).mean())}
-    return {"flag": told}
+        measured[name] = {
+            "n": len(score),
+            "auroc": float(auroc),
+            "flagged": float((score > 1).mean()),
+        }
+    return {"flag": measured}
 
 
 def unfamiliar(xrays, data, data_dir):
@@ -100,13 +104,13 @@ def maps(run, task):
     found = metrics.batched(jax.jit(both), task.records.image[task.test])
     probability = inference.predictor(run)(task.records.image[task.test]).probability
     called = metrics.decide(probability, run.calibration.threshold()) == 1
-    told = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
+    measured = {"n": int(called.sum()), "heart": float(shadows[called].mean())}
     for name, heat in zip(("hirescam", "gradcam"), found, strict=True):
         large = np.stack([explain.enlarge(one, data["size"]) for one in heat])
         peak = large.reshape(len(large), -1).argmax(1)
         inside = shadows.reshape(len(shadows), -1)[np.arange(len(peak)), peak]
-        told[name] = {"in_heart": float(inside[called].mean())}
-    return {"maps": told}
+        measured[name] = {"in_heart": float(inside[called].mean())}
+    return {"maps": measured}
 
 
 def shadow(seed, index, size, site):
