@@ -173,3 +173,6 @@ def test_another_site_is_out_of_distribution_even_if_it_was_trained_on():
     score = fitted.ood_detector.score(features)
     assert (score[validation] < 1).mean() > 0.8
     assert (score[target] > 1).all()
+    assert fitted.validation["other_sites"] == 30
+    here, _ = fit_calibration(classify, None, dataset._replace(unlabeled=source))
+    assert "other_sites" not in here.validation

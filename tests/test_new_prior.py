@@ -58,15 +58,17 @@ def test_a_given_prior_is_used_and_a_doubt_named():
 
 
 @pytest.mark.parametrize(
-    ("n", "far", "validated", "why"),
+    ("n", "far", "validated", "others", "why"),
     [
-        (500, 50, 600, "out of distribution"),
-        (500, 0, 0, "no calibration"),
-        (3, 0, 600, "too few images"),
+        (500, 50, 600, 0, "out of distribution"),
+        (500, 0, 0, 0, "no calibration"),
+        (500, 0, 600, 9, "another site without labels"),
+        (3, 0, 600, 0, "too few images"),
     ],
 )
-def test_an_estimate_that_is_not_to_be_trusted_changes_nothing(n, far, validated, why):
+def test_an_estimate_that_is_not_to_be_trusted_changes_nothing(n, far, validated, others, why):
     probs, fitted = scored(n, 0.4)[0], fitted_on(validated)
+    fitted = fitted._replace(validation=fitted.validation | {"other_sites": others})
     new = prior_of(probs, "youden", far=far, fitted=fitted)
     assert new.refused and new.corrected(probs) is probs
     assert new.threshold == fitted.threshold()

@@ -56,7 +56,8 @@ class Calibration(NamedTuple):
     temperature: float
     operating_points: Mapping[str, Mapping[str, Any]]  # {} unless there are two classes
     ood_detector: OodDetector | None
-    validation: Mapping[str, Any] = {}  # images, patients, and calibration errors there
+    validation: Mapping[str, Any] = {}
+    """Images, patients, and calibration errors there; "other_sites": training images of others."""
     findings: Sequence[Mapping[str, Any]] = ()  # OF_FINDING of each, if an image may have several
 
     @property

@@ -71,6 +71,8 @@ def new_prior(
     drift = prior_shift.drift(probs[:, -1], ood, train, prior, points, validated)
     doubts = [
         ("the run has no calibration by validation images", not validated),
+        ("the run was trained on another site without labels, and its drift test knows that site",
+         fitted.validation.get("other_sites")),
         ("too few images say too little of it", wide),
         (f"{drift.share:.1%} of the images are out of distribution, where another prior explains "
          f"{drift.allowed:.1%}", drift.far),

@@ -132,14 +132,14 @@ def fit_calibration(
     """The calibration that the validation images (at least one) give, and their logits [V,K].
 
     The OOD detector is fitted to 4/5 of the training images from the sites that the validation
-    images come from: the calibration says nothing of another site, even if its unlabelled images
-    were trained on. The others and the validation images set the detector's limit. `classify` is a
-    method's, jitted.
+    images come from. The others of them and the validation images set the detector's limit.
+    `classify` is a method's, jitted.
     """
     compiled = functools.partial(classify, state)
     image, site = dataset.records.image, dataset.records.site
     rows = np.union1d(dataset.labeled, dataset.unlabeled)
-    rows = rows[np.isin(site[rows], site[dataset.val])]
+    validated = np.isin(site[rows], site[dataset.val])
+    of_other_sites, rows = int((~validated).sum()), rows[validated]
     if len(rows) > FIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, FIT, replace=False))
     logits, features = metrics.batched(compiled, image[dataset.val])
@@ -151,7 +151,10 @@ def fit_calibration(
             train_features[~held_out], np.concatenate([train_features[held_out], features])
         )
     label, patient = dataset.records.label[dataset.val], dataset.records.patient[dataset.val]
-    return calibration.fit(logits, label, patient, ood_detector), logits
+    fitted = calibration.fit(logits, label, patient, ood_detector)
+    if of_other_sites:  # which the features know by now
+        fitted = fitted._replace(validation={**fitted.validation, "other_sites": of_other_sites})
+    return fitted, logits
 
 
 def label_free(
