@@ -16,6 +16,8 @@ Deviations: Adam for SGD, no label smoothing when the source was trained, the av
 in training) are those that are kept and that give the pseudo-labels.
 """
 
+import functools
+import types
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,12 +26,70 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssl_gan_jax.augment import augmentation, strong
+from ssl_gan_jax.data.scale import to_float
+from ssl_gan_jax.errors import UserError
+from ssl_gan_jax.evaluation import calibration, metrics
+from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.losses import cross_entropy
 from ssl_gan_jax.player import Player, adam
 from ssl_gan_jax.types import Array, Key, Metrics, TrainState
 
 Augment = Callable[[Key, Array], Array]
 WEIGHT = 0.3  # of the pseudo-labels
+
+
+def adapt(
+    run: FinishedRun,
+    images: np.ndarray,
+    prior: np.ndarray,
+    steps: int,
+    lr: float,
+    strongly: bool = True,
+    seed: int = 0,
+) -> TrainState:
+    """The state of `run` after so many steps on uint8 images [N,S,S,1].
+
+    Args:
+      run: its method has a classifier.
+      images: of the other hospital, all at once.
+      prior: [K] expected share of each class.
+      steps: of 32 images each, or of all where there are fewer.
+      lr: learning rate.
+      strongly: whether pseudo-labels are learnt on strongly augmented images.
+      seed: of order, augmentation and noise.
+
+    Raises:
+      UserError: the weights diverge.
+    """
+    settings = {"augmentation": "weak", "shift": 0, "flip": False, **run.config["method"]}
+    weak = augmentation(types.SimpleNamespace(**settings))
+    name = "C" if "C" in run.state.players else "D"  # as in every method
+    size, rng = min(32, len(images)), np.random.default_rng(seed)
+    state = run.state.replace(rng=jax.random.key(seed))
+    state = begin(state, name, jnp.asarray(to_float(images[:size])), lr)
+    compiled = jax.jit(
+        functools.partial(
+            step,
+            name=name,
+            prior=jnp.asarray(prior, jnp.float32),
+            weak=weak,
+            view=strong if strongly else weak,
+        )
+    )
+    classify, order = jax.jit(run.method.classify), np.zeros(0, int)
+    for taken in range(steps):
+        if len(order) < size:  # an epoch, with pseudo-labels of its own
+            logits, features = metrics.batched(functools.partial(classify, state), images)
+            if not np.isfinite(logits).all():
+                raise UserError(f"step {taken}: the weights diverge; give a lower --lr")
+            label = pseudo_labels(features, calibration.tempered(logits, 1.0))
+            order = rng.permutation(len(images))
+        rows, order = order[:size], order[size:]
+        batch, labels = to_float(images[rows]), label[rows].astype(np.int32)
+        state, _ = compiled(state, batch, labels, jnp.int32(taken))
+    state = end(state, name, run.state.players[name])
+    return state.replace(rng=run.state.rng)
 
 
 class Shot(NamedTuple):

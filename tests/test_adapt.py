@@ -143,7 +143,7 @@ def test_the_folder_opens_in_every_command_and_says_that_nothing_was_tested(
 def test_the_same_call_gives_the_same_weights_and_what_cannot_be_is_refused(finished, tmp_path):
     run = inference.open_run(finished / "run")
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 1), np.uint8)
-    a, b, c = (adapt.adapt(run, images, np.full(2, 0.5), 2, 1e-3, seed=s) for s in (0, 0, 1))
+    a, b, c = (adaptation.adapt(run, images, np.full(2, 0.5), 2, 1e-3, seed=s) for s in (0, 0, 1))
     assert same(a, b) and not same(a, c)
     args = f"--workdir={finished / 'run'}", finished / "images", f"--out={tmp_path / 'new'}"
     for wrong in ("--steps=0", "--lr=-1", "--prevalence=0"):

@@ -22,31 +22,18 @@ Exit codes: 0 done, 1 some files skipped, 2 bad input.
 """
 
 import argparse
-import copy
-import functools
 import sys
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssl_gan_jax import adaptation, inference
-from ssl_gan_jax.augment import augmentation, strong
 from ssl_gan_jax.commands import arguments, ending, predict
 from ssl_gan_jax.data.dataset import Dataset, rows_to_adapt_to
-from ssl_gan_jax.data.scale import to_float
 from ssl_gan_jax.errors import UserError
-from ssl_gan_jax.evaluation import calibration, metrics
-from ssl_gan_jax.files import write_json
 from ssl_gan_jax.inference import FinishedRun
-from ssl_gan_jax.report.card import write_card
-from ssl_gan_jax.training import checkpoint
-from ssl_gan_jax.training.result import FIT, test_scores
-from ssl_gan_jax.types import TrainState
+from ssl_gan_jax.training import adapted
 
 FEW = 100  # images below which adaptation is doubtful
 
@@ -64,110 +51,6 @@ PARSER.add_argument("--augmentation", choices=("strong", "weak"), default="stron
 PARSER.add_argument("--seed", type=int, default=0, help="of order, augmentation and noise")
 
 
-def adapt(
-    run: FinishedRun,
-    images: np.ndarray,
-    prior: np.ndarray,
-    steps: int,
-    lr: float,
-    strongly: bool = True,
-    seed: int = 0,
-) -> TrainState:
-    """The state of `run` after so many steps on uint8 images [N,S,S,1].
-
-    Args:
-      run: its method has a classifier.
-      images: of the other hospital, all at once.
-      prior: [K] expected share of each class.
-      steps: of 32 images each, or of all where there are fewer.
-      lr: learning rate.
-      strongly: whether pseudo-labels are learnt on strongly augmented images.
-      seed: of order, augmentation and noise.
-
-    Raises:
-      UserError: the weights diverge.
-    """
-    settings = {"augmentation": "weak", "shift": 0, "flip": False, **run.config["method"]}
-    weak = augmentation(types.SimpleNamespace(**settings))
-    name = "C" if "C" in run.state.players else "D"  # as in every method
-    size, rng = min(32, len(images)), np.random.default_rng(seed)
-    state = run.state.replace(rng=jax.random.key(seed))
-    state = adaptation.begin(state, name, jnp.asarray(to_float(images[:size])), lr)
-    step = jax.jit(
-        functools.partial(
-            adaptation.step,
-            name=name,
-            prior=jnp.asarray(prior, jnp.float32),
-            weak=weak,
-            view=strong if strongly else weak,
-        )
-    )
-    classify, order = jax.jit(run.method.classify), np.zeros(0, int)
-    for taken in range(steps):
-        if len(order) < size:  # an epoch, with pseudo-labels of its own
-            logits, features = metrics.batched(functools.partial(classify, state), images)
-            if not np.isfinite(logits).all():
-                raise UserError(f"step {taken}: the weights diverge; give a lower --lr")
-            label = adaptation.pseudo_labels(features, calibration.tempered(logits, 1.0))
-            order = rng.permutation(len(images))
-        rows, order = order[:size], order[size:]
-        batch, labels = to_float(images[rows]), label[rows].astype(np.int32)
-        state, _ = step(state, batch, labels, jnp.int32(taken))
-    state = adaptation.end(state, name, run.state.players[name])
-    return state.replace(rng=run.state.rng)
-
-
-def write(
-    run: FinishedRun,
-    state: TrainState,
-    images: np.ndarray,
-    about: dict[str, Any],
-    out: Path,
-    dataset: Dataset | None = None,
-) -> dict[str, Any]:
-    """Writes the run folder `out` of an adapted state; returns what it says of the adaptation.
-
-    With the run's `dataset` it is tested on the test images.
-    """
-    compiled = functools.partial(jax.jit(run.method.classify), state)
-    logits, features = metrics.batched(compiled, images)
-    before, _ = metrics.batched(functools.partial(jax.jit(run.method.classify), run.state), images)
-    called = [metrics.decide(calibration.tempered(x, 1.0)) for x in (before, logits)]
-    held = np.arange(len(images)) % 5 == 4
-    known, others = (features[~held], features[held]) if held.any() else (features, features)
-    known = known[:: -(-len(known) // FIT)]
-    ood = calibration.fit_ood_detector(known, others) if len(known) > 1 else None
-    about |= {
-        "images": len(images),
-        "from_step": int(run.state.step),
-        "changed": float(np.mean(called[0] != called[1])),
-    }
-    for when, decisions in zip(("called_before", "called_after"), called, strict=True):
-        count = np.bincount(decisions, minlength=len(run.classes)).tolist()
-        about[when] = dict(zip(run.classes, count, strict=True))
-    config = copy.deepcopy(run.config) | {"adapted": about["method"]}
-    scores = dict.fromkeys(("test", "validation", "samples", "new_prior"))
-    step = int(state.step)
-    result = run.result | scores | {"test_by_group": {}, "best_step": step, "adaptation": about}
-    cell = result.pop("cell", None)
-    if dataset:
-        tested, _ = metrics.batched(compiled, dataset.records.image[dataset.test])
-        result |= test_scores(dataset, tested, 0.5, out / "predictions.csv")
-        about |= {"before": at_half(run.result["test"]), "after": at_half(result["test"])}
-    if dataset and cell:  # a run of a sweep, which has a row
-        flags = (f"--{key}={about[key]}" for key in ("steps", "lr", "augmentation", "seed"))
-        then = f"python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED {' '.join(flags)}"
-        result["command"] = f"{result['command']} && {then}"
-        result["cell"] = cell | {"adapted": about["method"]}
-    checkpoint.save(out / "checkpoints", step, state, {"adaptation": about})
-    fitted = calibration.Calibration(1.0, {"youden": {"threshold": 0.5}}, ood)
-    calibration.save(out, fitted)
-    write_json(out / "config.json", config)
-    write_json(out / "result.json", result)
-    write_card(out, config, result)
-    return about
-
-
 def read_files(files: Sequence[Path], run: FinishedRun) -> tuple[np.ndarray, bool]:
     """The images [N,S,S,1] of files, and whether some are skipped, of which it says why."""
     skipped: list[tuple[str, str]] = []
@@ -177,14 +60,6 @@ def read_files(files: Sequence[Path], run: FinishedRun) -> tuple[np.ndarray, boo
     if not pixels:
         raise UserError(f"none of the {len(files)} images can be read")
     return np.concatenate(pixels), bool(skipped)
-
-
-def at_half(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """AUROC, and accuracy at .5, of test scores."""
-    return {
-        "auroc": scores["auroc"],
-        "accuracy": scores.get("accuracy_at_half", scores["accuracy"]),
-    }
 
 
 def of_target(args: argparse.Namespace, run: FinishedRun) -> tuple[np.ndarray, Dataset]:
@@ -221,7 +96,9 @@ def main(args: argparse.Namespace) -> int:
         images, dataset = of_target(args, run)
     if len(images) < FEW:
         print(f"warning: {len(images)} images are few to adapt to", file=sys.stderr)
-    state = adapt(run, images, prior, args.steps, args.lr, args.augmentation == "strong", args.seed)
+    state = adaptation.adapt(
+        run, images, prior, args.steps, args.lr, args.augmentation == "strong", args.seed
+    )
     about = {
         "method": "shot" if args.lr else "statistics",
         "steps": args.steps,
@@ -230,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
         "prior": dict(zip(run.classes, prior.tolist(), strict=True)),
         "seed": args.seed,
     }
-    about = write(run, state, images, about, args.out, dataset)
+    about = adapted.write(run, state, images, about, args.out, dataset)
     if dataset and not args.json:
         for when in ("before", "after"):
             about[when] = {metric: of["value"] for metric, of in about[when].items()}
