@@ -74,6 +74,28 @@ def sweep(add) -> None:  # noqa: ANN001
         every_contender(add, labels=labels)
 
 
+def simultaneous(add) -> None:  # noqa: ANN001
+    """3N-GAN whose G learns against D and C before their step, beside `sweep`'s."""
+    settings = {"method.augmentation": "strong", "method.simultaneous": True}
+    for labels in (10, 25, 100):
+        for seed in range(5):
+            add(method="three_n_gan", labels=labels, seed=seed, **settings)
+
+
+def equalize(add) -> None:  # noqa: ANN001
+    """Kermany's images as they are, without equalised histograms."""
+    for labels in (10, 25, 100):
+        for seed in range(5):
+            for method, changes in (
+                ("supervised", {}),
+                ("supervised", {"method.augmentation": "strong"}),
+                ("supervised", {"method.augmentation": "strong", "vanilla": True}),
+                ("mean_teacher", {}),
+                ("ssl_gan", {}),
+            ):
+                add(method=method, labels=labels, seed=seed, **changes, **{"data.equalize": "none"})
+
+
 def few_to_validate(add) -> None:  # noqa: ANN001
     """As `sweep`, if validation has no more labels than training."""
     for labels in (10, 25):

@@ -96,6 +96,18 @@ def test_l_cu_reaches_g_and_leaves_c_and_d_alone():
     assert same(with_cu.players["D"], without.players["D"])
 
 
+def test_in_a_simultaneous_step_g_learns_against_d_and_c_as_they_were():
+    _, one_by_one, metrics = step("three_n_gan", tau=0.0)
+    _, at_once, at_once_metrics = step("three_n_gan", tau=0.0, simultaneous=True)
+    _, _, of_still = step("three_n_gan", tau=0.0, lr_d=0.0, lr_c=0.0)
+    for term in ("L_g", "L_cu"):
+        np.testing.assert_allclose(at_once_metrics[term], of_still[term], rtol=1e-5)
+        assert abs(metrics[term] / of_still[term] - 1) > 1e-4
+    for name in "DC":
+        players = (after.players[name].params for after in (one_by_one, at_once))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *players)
+
+
 def test_without_confident_predictions_c_sends_g_nothing():
     _, loud, metrics = step("three_n_gan", tau=1.0, lambda_g=10.0)
     _, silent, _ = step("three_n_gan", tau=1.0, lambda_g=0.0)

@@ -10,7 +10,9 @@
     L_kl      Kullback-Leibler divergence between C's predictions on real and generated images
 
 Order of updates: D, C, then G against the new D and C, all on the same generated images (one
-forward pass of G). Choices that the paper leaves open, and deviations from it:
+forward pass of G). With `simultaneous=True` G learns against D and C as they were, which the paper
+may mean, and their forward passes serve both. Choices that the paper leaves open, and deviations
+from it:
 
   * The paper's L_kl pairs unrelated images, which rewards constant predictions. The default
     `kl="marginal"` compares batch-mean predictions, without gradient to the real images;
@@ -57,6 +59,7 @@ class Config:
     fake_stats: bool = False
     noise: float = 0.0  # D's and C's
     dropout: tuple[float, float] = (0.0, 0.0)  # D's and C's
+    simultaneous: bool = False
     lr_c: float = 2e-4
     lr_d: float = 2e-4
     lr_g: float = 2e-4
@@ -113,9 +116,11 @@ def build(config: Config) -> Method:
 
         c, metrics_c = c.learn(loss_c, *batches, key=keys.c, step=state.step, tracked=tracked)
 
-        def loss_g(images: Array) -> tuple[Array, Metrics]:  # eq. 2, against the new D and C
-            l_cu = pseudo(choices(c(images, key=keys.g_c))).loss
-            l_g = bce_real(d(images, key=keys.g_d)) + config.lambda_g * l_cu
+        against = state.players if config.simultaneous else {"D": d, "C": c}
+
+        def loss_g(images: Array) -> tuple[Array, Metrics]:  # eq. 2
+            l_cu = pseudo(choices(against["C"](images, key=keys.g_c))).loss
+            l_g = bce_real(against["D"](images, key=keys.g_d)) + config.lambda_g * l_cu
             return l_g, {"L_g": l_g, "L_cu": l_cu}
 
         g, metrics_g = fake.learn(loss_g, state.step)
