@@ -684,9 +684,9 @@ def test_what_adaptation_made_worse_is_the_first_thing_that_the_report_says():
     ]
     found = rows.Found(runs, [], [], [], [])
     first, _, _ = page.markdown(found, page.sections(found)).partition("\n")
-    assert "10 a class: cnn, adapted shot against cnn (AUROC -.060" in first
-    assert "gan_adapted, adapted shot against gan_adapted (AUROC -.050" in first
-    assert "shot, data.equalize none against cnn, data.equalize none (AUROC -.100" in first
+    assert "a to b: cnn, adapted shot, 10 a class (AUROC -.060 [-." in first
+    assert "gan_adapted, adapted shot, 10 a class (AUROC -.050" in first
+    assert "data.equalize none against cnn, data.equalize none, 10 a class (AUROC -.100" in first
     assert "against gan (" not in first  # which it made better
     assert first.strip("*") in page.html(found, page.sections(found))
     better = rows.Found([run for run in runs if "adapted shot" not in run.changes], [], [], [], [])

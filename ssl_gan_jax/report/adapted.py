@@ -18,8 +18,9 @@ METRICS = ("auroc", "accuracy_at_half")  # accuracy at other thresholds depends 
 
 def warning(panels: Iterable[Panel]) -> str:
     """A sentence that names the methods that adaptation made worse on average; "" if none."""
-    worse = [line for panel in panels for line in worse_than_source(panel)]
-    return f"Adaptation made these worse than without it: {'; '.join(worse)}." if worse else ""
+    worse = {panel.title: list(worse_than_source(panel)) for panel in panels}
+    named = [f"{title}: {', '.join(lines)}" for title, lines in worse.items() if lines]
+    return f"Adaptation made these worse than without it: {'; '.join(named)}." if named else ""
 
 
 def worse_than_source(panel: Panel) -> Iterator[str]:
@@ -28,15 +29,16 @@ def worse_than_source(panel: Panel) -> Iterator[str]:
     for name, runs in columns.items():
         if not (source := _source_of(name, columns)):
             continue
+        against = "" if name.startswith(source) else f" against {source}"
         for budget in panel.budgets:
             pair = at_budget(runs, budget), at_budget(columns[source], budget)
             losses = [
-                f"{NAMES[metric]} {difference_cell(*pair, metric)}"
+                f"{NAMES[metric]} {difference_cell(*pair, metric).partition(', p')[0]}"
                 for metric in METRICS
                 if (gap := difference(*pair, metric)) and gap.mean < 0
             ]
             if losses:
-                yield f"{panel.title}, {budget}: {name} against {source} ({', '.join(losses)})"
+                yield f"{name}{against}, {budget} ({', '.join(losses)})"
 
 
 def _source_of(name: str, columns: Mapping[str, list[ReportRow]]) -> str | None:
