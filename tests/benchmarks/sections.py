@@ -81,13 +81,13 @@ def methods(options, rate):
     """Every method's step beside `ssl_gan`'s, in turns: 32 labelled images, 32x32, width 32."""
     strong = {"augmentation": "strong"}
     cells = [(name, {}) for name in options.methods or names()]
-    cells += [("supervised", strong), ("ssl_gan", strong)]
+    cells += [("supervised", strong), ("ssl_gan", strong), ("three_n_gan", {"simultaneous": True})]
     runs = {}
     for name, changes in cells:
         config, batch = config_of(name, 32, width=32, **changes), batch_of(name, 32, 32)
         as_ssl_gan(config)
         method, state = started(config, batch)
-        label = " ".join([name, *changes.values()])
+        label = " ".join([name, *(f"{key}={value}" for key, value in changes.items())])
         runs[label] = stepper(compiled(single_step(method), state, batch), state, batch)
     rate.sample()
     times = alternate(runs, 10 if options.quick else 120)
