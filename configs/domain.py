@@ -6,13 +6,14 @@
 
 The paper's rows: a CNN on the source; the SSL-GAN on the source; the SSL-GAN whose unlabelled
 images are 80 % of the target (with --config.data.adapt=mixture, these and the source's). More:
-`cnn_strong` augments strongly; `cnn_batch_norm` and `cnn_batch_norm_strong` have the network of the
-3N-GAN paper; `teacher` and `teacher_adapted` are mean_teacher on the unlabelled images of source
-and target; `adamatch` is fixmatch with aligned pseudo-labels and a relative threshold on those of
-the target; `target` is a CNN on labels of the 80 %, the upper bound. All are tested on the same
-20 % of the target's patients, which the seed draws: the target is small, so pool over seeds.
-`labels=25` takes so many of each class, 0 all, and validation is the source's (with `target`, the
-target's). A finished run adapts without the source's images:
+`cnn_strong` augments strongly; `teacher` and `teacher_adapted` are mean_teacher on the unlabelled
+images of source and target; `cnn_batch_norm`, `cnn_batch_norm_strong`, `teacher_batch_norm` and
+`three_n_gan` (augmented strongly) have the network of the 3N-GAN paper; `adamatch` is fixmatch with
+aligned pseudo-labels and a relative threshold on those of the target; `target` is a CNN on labels
+of the 80 %, the upper bound. All are tested on the same 20 % of the target's patients, which the
+seed draws: the target is small, so pool over seeds. `labels=25` takes so many of each class, 0 all,
+and validation is the source's (with `target`, the target's). A finished run adapts without the
+source's images:
 
     python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED   to the same 80 %, tested on the 20 %
     python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED --lr=0   batch statistics alone
@@ -30,17 +31,19 @@ phantom, where equalised histograms close the gap alone, and a little on Kermany
 
 import ml_collections
 
-from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
+from ssl_gan_jax.config import as_ssl_gan, as_vanilla, base, parse_arg
 from ssl_gan_jax.errors import check_choice
 
 SCENARIOS = {  # method, what joins its unlabelled images, settings
     "cnn": ("supervised", "none", {}),
     "cnn_strong": ("supervised", "none", {"augmentation": "strong"}),
-    "cnn_batch_norm": ("supervised", "none", {"width": 32}),
-    "cnn_batch_norm_strong": ("supervised", "none", {"width": 32, "augmentation": "strong"}),
+    "cnn_batch_norm": ("supervised", "none", {}),
+    "cnn_batch_norm_strong": ("supervised", "none", {"augmentation": "strong"}),
+    "three_n_gan": ("three_n_gan", "none", {"augmentation": "strong"}),
     "gan": ("ssl_gan", "none", {}),
     "gan_adapted": ("ssl_gan", "target", {}),
     "teacher": ("mean_teacher", "none", {}),
+    "teacher_batch_norm": ("mean_teacher", "none", {}),
     "teacher_adapted": ("mean_teacher", "target", {}),
     "adamatch": ("fixmatch", "target", {"align": True, "relative": True, "tau": 0.9}),
     "target": ("supervised", "none", {}),
@@ -83,8 +86,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.steps = a.steps
     config.train.batch_size = 32
     config.train.evaluate_every = 100
-    if "batch_norm" not in a.scenario:
-        as_ssl_gan(config.method)
+    (as_vanilla if "batch_norm" in a.scenario else as_ssl_gan)(config.method)
+    config.method.width = 32
     config.method.update(changes)
     return config
 

@@ -19,7 +19,7 @@ So has `mean_teacher`, which tells whether a teacher adds to batch normalisation
 
 import ml_collections
 
-from ssl_gan_jax.config import as_ssl_gan, base, parse_arg
+from ssl_gan_jax.config import as_ssl_gan, as_vanilla, base, parse_arg
 
 TEACHER = {"consistency": 5.0, "student": "strong", "teacher": "average", "ramp": 400, "ema": 0.999}
 CONTENDERS = (  # each as `tuning` preferred it, and what tells the effects apart
@@ -46,10 +46,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         augmentation="weak", preset="default", vanilla=False,
     )  # fmt: skip
     config = base(a.method, data=a.data, size=a.size, seed=a.seed, preset=a.preset)
-    if not a.vanilla:
-        as_ssl_gan(config.method)
-    elif a.method == "mean_teacher":
-        config.method.update(norm="batch", noise=0.0, dropout=(0.0, 0.0), lr=2e-4)
+    (as_vanilla if a.vanilla else as_ssl_gan)(config.method)
     config.method.width = 32
     config.method.augmentation = a.augmentation
     config.data.labels_per_class = a.labels

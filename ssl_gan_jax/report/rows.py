@@ -14,7 +14,8 @@ from ssl_gan_jax.evaluation.metrics import AT_HALF, METRICS
 METHOD_ORDER = (
     *("supervised", "cnn", "cnn_strong", "cnn_batch_norm", "cnn_batch_norm_strong"),
     *("multitask", "ec_gan", "three_n_gan", "ssl_gan"),
-    *("gan", "gan_adapted", "teacher", "teacher_adapted", "adamatch", "target", "dcgan"),
+    *("gan", "gan_adapted", "teacher", "teacher_batch_norm", "teacher_adapted", "adamatch"),
+    *("target", "dcgan"),
 )
 UPPER_BOUND = "target"  # a scenario with labels of the site that the others only adapt to
 # The types of a row's keys. A key whose value may be None may be missing.
