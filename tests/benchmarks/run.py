@@ -4,9 +4,10 @@
     python tests/benchmarks/run.py --only steps --methods ssl_gan --sizes 32,64 --batches 10
 
 Sections: `steps` (each method's training step against its PyTorch twin; needs PyTorch), `methods`
-(each method's step against `ssl_gan`'s), `parts` (where a step's time goes), `growth` (cost as the
-work grows), `replicas` (several trainings in one program), `loop` (the training loop against the
-bare step), `startup` (a process up to its first step) and `preparation` (images into the cache).
+(each method's step against `ssl_gan`'s), `parts` (where a step's time goes), `memory` (what a step
+holds at once, by compiling alone), `growth` (cost as the work grows), `replicas` (several trainings
+in one program), `loop` (the training loop against the bare step), `startup` (a process up to its
+first step) and `preparation` (images into the cache).
 It takes about an hour, `--quick` a few minutes, and wants the machine for itself: PyTorch's
 threads wait for each other many times a step, so company slows it far more than it slows XLA.
 Exit codes: 0 done, 1 a twin does not compute our losses, 2 bad arguments.
@@ -20,7 +21,17 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-SECTIONS = ("steps", "methods", "parts", "growth", "replicas", "loop", "startup", "preparation")
+SECTIONS = (
+    "steps",
+    "methods",
+    "parts",
+    "memory",
+    "growth",
+    "replicas",
+    "loop",
+    "startup",
+    "preparation",
+)
 
 
 def main():
@@ -78,9 +89,9 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="few cells, few rounds")
     parser.add_argument("--only", type=listed(str, SECTIONS), default=SECTIONS, metavar="SECTIONS")
     parser.add_argument(
-        "--methods", type=listed(str, methods), help="of steps, methods and replicas"
+        "--methods", type=listed(str, methods), help="of steps, methods, memory and replicas"
     )
-    parser.add_argument("--sizes", type=listed(int), help="pixels, of steps")
+    parser.add_argument("--sizes", type=listed(int), help="pixels, of steps and memory")
     parser.add_argument("--batches", type=listed(int), help="batch sizes, of steps")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"), metavar="FILE.json")
     return parser.parse_args()

@@ -22,10 +22,10 @@ from cases import (
     stepper,
     without_shift,
 )
-from timing import Watch, alternate, count_flops
+from timing import Watch, alternate, count_flops, program_memory
 from tiny import batch as batch_of
 
-from ssl_gan_jax import train
+from ssl_gan_jax import build, train
 from ssl_gan_jax.config import as_ssl_gan
 from ssl_gan_jax.data import pipeline
 from ssl_gan_jax.methods import names
@@ -93,6 +93,26 @@ def methods(options, rate):
     times = alternate(runs, 10 if options.quick else 120)
     for label, s in times.items():
         yield {"method": label, "ms": 1e3 * s, "of_ssl_gan": s / times.get("ssl_gan", np.nan)}
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def memory(options, rate):
+    """What a step of 64 images holds at once, weights included, by compiling alone."""
+    del rate
+    asked = options.methods or ("supervised", "ssl_gan", "three_n_gan"), options.sizes
+    for name, size in itertools.product(asked[0], asked[1] or (64, 128, 256)):
+        config, batch = config_of(name, size, width=WIDTH), batch_of(name, 64, size)
+        method = build(config)
+        state = jax.eval_shape(method.init, jax.random.key(0), batch)
+        program = compiled(single_step(method), state, batch)
+        yield {
+            "method": name,
+            "size": size,
+            "batch": 64,
+            "program_mb": program_memory(program) / 1e6,
+        }
 
 
 # --- growth ------------------------------------------------------------------------------------
