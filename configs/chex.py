@@ -59,9 +59,12 @@ def controls(add) -> None:  # noqa: ANN001
 
 
 def figure2(add) -> None:  # noqa: ANN001
-    """Fig. 2: images of DCGAN and of 3N-GAN, from the same z."""
-    for method in ("dcgan", "three_n_gan"):
-        add(method=method, images=2000)
+    """Fig. 2: images of DCGAN and of 3N-GAN, from the same z; also at 32x32."""
+    length = {"train.epochs": 0, "train.steps": 2000, "train.evaluate_every": 500}
+    for size in (64, 32):
+        for method in ("dcgan", "three_n_gan"):
+            for seed in range(3):
+                add(method=method, images=2000, size=size, seed=seed, **length)
 
 
 def tuning(add) -> None:  # noqa: ANN001

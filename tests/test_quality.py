@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from ssl_gan_jax.augment import weak
 from ssl_gan_jax.evaluation import generated
-from ssl_gan_jax.evaluation.generated import frechet, memorisation, nearest
+from ssl_gan_jax.evaluation.generated import frechet, memorisation, nearest, neighbourhoods
 
 
 def images(n, seed, size=8):
@@ -89,3 +89,35 @@ def test_frechet_of_gaussians_is_the_closed_form():
     assert frechet(a, a + np.array([3, 0, 4, 0])) == pytest.approx(25, rel=1e-6)
     spread = np.trace(np.cov(a, rowvar=False))
     assert frechet(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * spread, rel=1e-6)
+
+
+def drawn(n, seed, features=4):
+    return np.random.default_rng(seed).normal(size=(n, features))
+
+
+def test_images_of_one_distribution_lie_among_each_other():
+    scores = neighbourhoods(drawn(800, 0), drawn(800, 1), k=5)
+    assert scores["density"] == pytest.approx(1, abs=0.1)
+    assert scores["coverage"] == pytest.approx(1 - 2**-5, abs=0.03)
+    assert min(scores["precision"], scores["recall"]) > 0.9
+
+
+def test_collapsed_images_are_precise_and_cover_little_and_wild_ones_the_reverse():
+    real = drawn(500, 0)
+    one = neighbourhoods(0.05 * drawn(500, 1), real)  # all near the most likely image
+    assert one["precision"] == 1 and one["density"] > 1.3
+    assert one["recall"] < 0.1 and one["coverage"] < 0.3
+    wild = neighbourhoods(5 * drawn(500, 1), real)
+    assert wild["precision"] < 0.3 and wild["density"] < 0.1 and wild["recall"] > 0.9
+    far = neighbourhoods(drawn(500, 1) + 100, real)
+    assert set(far.values()) == {0.0}
+
+
+def test_neighbourhoods_are_counted_as_defined():
+    """On a line, with k = 1: real at 0, 1, 10 have balls of 1, 1, 9; generated at .5 and 30."""
+    real, fake = np.array([[0.0], [1.0], [10.0]]), np.array([[0.5], [30.0]])
+    scores = neighbourhoods(fake, real, k=1)
+    # .5 is in the balls of 0 and 1, and 9.5 away from 10; 30 is in none.
+    assert scores["precision"] == 1 / 2 and scores["density"] == 2 / 2
+    assert scores["coverage"] == 2 / 3
+    assert scores["recall"] == 1  # both generated balls reach 29.5 far

@@ -1,4 +1,4 @@
-"""Distances between generated and real images: are they good, and are they copies?"""
+"""Distances between generated and real images: are they good, varied, and no copies?"""
 
 import itertools
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy import fft
+from scipy.spatial.distance import cdist
 
 from ssl_gan_jax.data.scale import to_levels
 
@@ -13,6 +14,7 @@ COMPARED = 500  # validation images that samples are compared with; more change 
 SIDE = 16  # pixels a side of the small images that choose the candidates
 CANDIDATES = 8  # training images that each image is compared with pixel by pixel
 BLOCK = 64  # images that are compared at once; bounds the memory
+NEIGHBOURS = 5  # k of `neighbourhoods`, as in Naeem et al. 2020
 
 
 def shift_and_flip(method: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,3 +159,26 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     roots = np.sqrt(np.maximum(np.linalg.eigvals(s_a @ s_b).real, 0))
     gap = a.mean(axis=0) - b.mean(axis=0)
     return float(gap @ gap + np.trace(s_a) + np.trace(s_b) - 2 * roots.sum())
+
+
+def neighbourhoods(fake: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
+    """How generated and real images lie among each other, by features [N,F] and [M,F]; N, M > k.
+
+    The ball of an image reaches to its k-th nearest of its own kind.
+
+    Returns:
+      `precision`, the share of generated images in the ball of a real one, and `recall`, the
+      reverse (Kynkäänniemi et al. 2019); `density`, the number of real balls that a generated image
+      is in, over k, and `coverage`, the share of real balls that hold a generated image (Naeem et
+      al. 2020). Images of one distribution have density 1, and coverage 1 - 2^-k if N = M. All
+      depend on N and M, so that only scores of equal numbers can be compared.
+    """
+    between = cdist(fake, real)
+    of_real, of_fake = (np.partition(cdist(x, x), k, axis=1)[:, k] for x in (real, fake))
+    in_real = between < of_real
+    return {
+        "precision": float(in_real.any(1).mean()),
+        "recall": float((between < of_fake[:, None]).any(0).mean()),
+        "density": float(in_real.sum(1).mean() / k),
+        "coverage": float(in_real.any(0).mean()),
+    }

@@ -30,6 +30,10 @@ SAMPLES = {
     "copies": "copies: share nearer than the nearest 1 % of validation images",
     "feature_distance": "Fréchet distance of CXR features (not FID) to validation images",
     "feature_distance_of_training": "the same for training images",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
 }
 BASELINES = ("supervised", "cnn")
 UNDEFINED = "–"

