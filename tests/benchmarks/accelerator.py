@@ -7,10 +7,11 @@ r"""The first hour on an accelerator: are its numbers right, how fast is it, and
         --data_dir=IMAGES       first, on a machine with TensorFlow and the images
 
 Parts: `check` (three steps of every method against the CPU's, in float32 at the highest precision),
-`times` (milliseconds a step, share of the rate of `a @ b`, memory) and `tables` (the cells of a
-config file's sweep; seeds train as one program). They need neither TensorFlow nor a network, only
-jax, flax, optax, ml_collections, absl-py, numpy. Rows are written as they come, and no cell begins
-after --seconds. Exit codes: 0 done, 1 a loss differs by more than TOLERANCE.
+`times` (milliseconds a step, share of the rate of `a @ b`, memory), `twins` (PyTorch's beside ours,
+in turns; needs PyTorch) and `tables` (the cells of a config file's sweep; seeds train as one
+program). The others need neither TensorFlow nor a network, only jax, flax, optax, ml_collections,
+absl-py, numpy. Rows are written as they come, and no cell begins after --seconds. Exit codes: 0
+done, 1 a loss differs by more than TOLERANCE.
 
 images.npz holds pixels and ids of patients: keep it where those may be.
 """
@@ -141,6 +142,70 @@ def matrix_rate(precision):
         return (
             2e-9 * n**3 / min(seconds(lambda: product(a, a).block_until_ready()) for _ in "abcde")
         )
+
+
+# --- twins -------------------------------------------------------------------------------------
+
+
+def twins(options):
+    """Milliseconds of our step and of its PyTorch twin's, in turns, for each way to compute."""
+    import torch
+
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if where.type != ("cpu" if jax.default_backend() == "cpu" else "cuda"):
+        print(f"twins: left out, because PyTorch is on {where} and JAX is not")
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    batches = (10, USUAL["batch"]) if where.type == "cuda" else (USUAL["batch"],)
+    cells = itertools.product(options.methods or TIMED, options.sizes, batches)
+    for name, size, b in in_time(options, cells):
+        config, batch = config_of(name, size, width=options.width), batch_of(name, b, size)
+        runs = dict(ours(config, batch)) | dict(theirs(name, config, batch, where))
+        ms = {f"{way}_ms": 1e3 * s for way, s in alternate(runs, 3.0).items()}
+        best = min(value for way, value in ms.items() if not way.startswith("ours"))
+        ratio = best / min(value for way, value in ms.items() if way.startswith("ours"))
+        yield {"method": name, "size": size, "batch": b, **ms, "torch_over_ours": ratio}
+
+
+def ours(config, batch):
+    """`(name, run(n))` of our step with TensorFloat-32 products, and in bfloat16."""
+    for precision in ("tensorfloat32", "bfloat16"):
+        changed = config.copy_and_resolve_references()
+        changed.dtype = "bfloat16" if precision == "bfloat16" else "float32"
+        method = ssl_gan_jax.build(changed)
+        with jax.default_matmul_precision(precision):
+            state = jax.jit(method.init)(jax.random.key(0), batch)
+            step = jax.jit(method.train_step, donate_argnums=0).lower(state, batch).compile()
+        yield f"ours_{precision}", stepper(step, state, batch)
+
+
+def theirs(name, config, batch, where):
+    """The same of the twin: eager, channels_last in 16 bits, and compiled with CUDA graphs."""
+    import torch
+    from twins import Twin, tensors
+
+    state = jax.jit(ssl_gan_jax.build(config).init)(jax.random.key(0), batch)
+    ways = {  # layout, whether in 16 bits, mode of torch.compile
+        "eager": (torch.contiguous_format, False, None),
+        "channels_last_16": (torch.channels_last, True, None),
+        "graphs_16": (torch.channels_last, True, "reduce-overhead"),
+    }
+    for way, (layout, half, mode) in ways.items():
+        with where:
+            twin, data = Twin(name, config, state, layout), tensors(batch)
+        if mode and where.type == "cuda":
+            twin.compile(mode=mode)
+        elif mode:
+            continue
+
+        def run(n, twin=twin, data=data, half=half):
+            with where, torch.autocast(where.type, torch.bfloat16, enabled=half):
+                for _ in range(n):
+                    twin.step(*data)
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+
+        yield way, run
 
 
 # --- tables ------------------------------------------------------------------------------------
@@ -275,7 +340,7 @@ def main(argv=None):
     return int(not agrees)
 
 
-PARTS = {"check": check, "times": times, "tables": tables}
+PARTS = {"check": check, "times": times, "twins": twins, "tables": tables}
 
 
 def in_time(options, cells):
@@ -309,9 +374,11 @@ def parse(argv):
     parser.add_argument("--out", type=Path, default=Path("accelerator"), metavar="DIR")
     parser.add_argument("--only", type=listed(str), metavar="PARTS")
     parser.add_argument("--seconds", type=float, default=500)
-    parser.add_argument("--methods", type=listed(str), help="of check and times")
-    parser.add_argument("--sizes", type=listed(int), default=(32, 64, 128), help="of times")
-    parser.add_argument("--width", type=int, default=WIDTH, help="of times")
+    parser.add_argument("--methods", type=listed(str), help="of check, times and twins")
+    parser.add_argument(
+        "--sizes", type=listed(int), default=(32, 64, 128), help="of times and twins"
+    )
+    parser.add_argument("--width", type=int, default=WIDTH, help="of times and twins")
     parser.add_argument("--data", type=Path, metavar="NPZ", help="of tables")
     parser.add_argument("--config", metavar="FILE", help="of tables, or with --prepare")
     parser.add_argument("--sweep", default="sweep", help="function of the config file")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ssl_gan_jax import report
 
@@ -63,3 +64,14 @@ def test_the_three_parts(tmp_path):
     weak = [run for run in found.runs if "augmentation strong" not in run.changes]
     assert {run.seed for run in weak} == {0, 1}
     assert all(run.score("auroc").value > 0.9 for run in weak)  # the classes differ in brightness
+
+
+def test_the_part_that_needs_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    options = [f"--out={tmp_path}", "--only=twins", "--methods=supervised", "--sizes=32"]
+    command = [sys.executable, "accelerator.py", *options, "--width=4"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "twins.jsonl").read_text())
+    assert {"ours_tensorfloat32_ms", "ours_bfloat16_ms", "eager_ms", "channels_last_16_ms"} < {*row}
+    assert row["torch_over_ours"] > 0

@@ -31,7 +31,7 @@ class Twin:
 
     def __init__(self, name, config, state, memory_format=torch.contiguous_format):
         self.config, self.losses, self.steps = config, globals()[name], 0
-        reference = {key: torch.from_numpy(np.array(r)) for key, r in state.reference.items()}
+        reference = {key: torch.tensor(np.array(r)) for key, r in state.reference.items()}
         k = config.num_classes
         outputs = {"D": {"ssl_gan": k + 1, "multitask": k + 1}.get(name, 1), "C": k}
         norm = "weight" if name == "ssl_gan" else config.get("norm", "batch")
@@ -51,9 +51,9 @@ class Twin:
             self.ema[player] = [t.clone() for t in self.live[player]]
         load(self, state)
 
-    def compile(self):
+    def compile(self, **how):
         for net in self.nets.values():
-            net.compile(dynamic=False)
+            net.compile(dynamic=False, **how)
 
     def step(self, x, y, u, z=None):
         """x [B,1,H,W], y [B], u [U,1,H,W] -> metrics; z [N,Z] is drawn where it is not given."""
@@ -217,8 +217,8 @@ def three_n_gan(twin, x, y, u, z):
 
 
 def tensors(batch):
-    """A batch as the twins take it."""
-    x, y, u = (torch.from_numpy(np.array(a)) for a in (batch.image, batch.label, batch.unlabeled))
+    """A batch as the twins take it, on PyTorch's default device."""
+    x, y, u = (torch.tensor(np.array(a)) for a in (batch.image, batch.label, batch.unlabeled))
     return x.permute(0, 3, 1, 2).contiguous(), y.long(), u.permute(0, 3, 1, 2).contiguous()
 
 
