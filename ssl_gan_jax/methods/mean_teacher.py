@@ -18,6 +18,7 @@ import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from ssl_gan_jax import targets
 from ssl_gan_jax.augment import Augmentation, augmentation, strong
@@ -31,7 +32,7 @@ from ssl_gan_jax.types import Array, Batch, Method, Metrics, TrainState
 class Config:
     """The network of `ssl_gan`; weights chosen on validation images.
 
-    With `norm="batch"` the running statistics are those of the labelled images.
+    With `norm="batch"` the student's labelled and unlabelled images are one batch, as in the paper.
     """
 
     num_classes: int = 2  # K
@@ -69,13 +70,14 @@ def build(config: Config) -> Method:
         teacher, _ = c.averaged(augmented(keys.teacher, u))
         w = config.w * ramp_up(state.step, config.ramp)
 
-        def loss_c(labeled: Array, student: Array) -> tuple[Array, Metrics]:
+        def loss_c(logits: Array) -> tuple[Array, Metrics]:
+            labeled, student = logits[: len(x)], logits[len(x) :]
             l_s = cross_entropy(labeled, batch.label)
             j = consistency(choices(student), jax.nn.softmax(choices(teacher)))
             return l_s + w * j, {"L_s": l_s, "J": j, "w": w}
 
-        views = x, student_view(keys.student, u)
-        c, metrics = c.learn(loss_c, *views, key=keys.c, step=state.step, tracked=1)
+        views = jnp.concatenate([x, student_view(keys.student, u)])
+        c, metrics = c.learn(loss_c, views, key=keys.c, step=state.step)
         return state.next(C=c), metrics
 
     return Method(init_classifier(config, norm=config.norm), train_step, averaged("C"))
