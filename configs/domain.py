@@ -16,7 +16,6 @@ and validation is the source's (with `target`, the target's). A finished run ada
 source's images:
 
     python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED   to the same 80 %, tested on the 20 %
-    python -m ssl_gan_jax.adapt --workdir=RUN --out=ADAPTED --lr=0   batch statistics alone
 
 Default: Shenzhen -> Montgomery (tuberculosis, not the paper's cardiomegaly), or `source=montgomery,
 target=shenzhen`. The paper's own pair, normal against enlarged hearts, is `data=sites,source=plco,

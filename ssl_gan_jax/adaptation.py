@@ -64,7 +64,7 @@ def adapt(
     """
     settings = {"augmentation": "weak", "shift": 0, "flip": False, **run.config["method"]}
     weak = augmentation(types.SimpleNamespace(**settings))
-    name = "C" if "C" in run.state.players else "D"  # as in every method
+    name = classifier_of(run.state)
     size, rng = min(32, len(images)), np.random.default_rng(seed)
     state = run.state.replace(rng=jax.random.key(seed))
     state = begin(state, name, jnp.asarray(to_float(images[:size])), lr)
@@ -90,6 +90,11 @@ def adapt(
         state, _ = compiled(state, batch, labels, jnp.int32(taken))
     state = end(state, name, run.state.players[name])
     return state.replace(rng=run.state.rng)
+
+
+def classifier_of(state: TrainState) -> str:
+    """The player that classifies, in every method."""
+    return "C" if "C" in state.players else "D"
 
 
 class Shot(NamedTuple):

@@ -152,10 +152,10 @@ def test_the_same_call_gives_the_same_weights_and_what_cannot_be_is_refused(fini
     assert not (tmp_path / "new").exists()
 
 
-def test_at_a_rate_of_0_only_the_statistics_of_batch_normalisation_change(finished, tmp_path):
+def test_with_batch_normalisation_only_the_statistics_change_by_default(finished, tmp_path):
     train.run(small("supervised", **{"method.norm": "batch"}), tmp_path / "run")
     out = tmp_path / "new"
-    called(adapt, f"--workdir={tmp_path / 'run'}", finished / "images", f"--out={out}", "--lr=0")
+    called(adapt, f"--workdir={tmp_path / 'run'}", finished / "images", f"--out={out}")
     before, after = (inference.open_run(f).state.players["C"].ema for f in (tmp_path / "run", out))
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7),

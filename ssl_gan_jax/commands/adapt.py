@@ -8,8 +8,10 @@ Takes images as `predict` does, and writes a run folder that `predict`, `card`, 
 `report` open. Source hypothesis transfer (Liang et al. 2020): the last layer is kept, and the
 layers below it learn to give the new images features of which it is sure (`adaptation.py`).
 --prevalence is the expected share of the positive class, by default one half (of K classes, 1/K).
---augmentation=weak takes the run's own augmentation instead of the strong one. --lr=0 changes no
-weight, but takes the new images' statistics in networks with batch normalisation.
+--augmentation=weak takes the run's own augmentation instead of the strong one.
+
+A network with batch normalisation takes only the new images' statistics by default (--lr=0: no
+weight changes), which was better than SHOT on made images of other patients.
 
 With images, nothing is tested: without labels it is unknown whether the adapted run is better than
 the first, and it can be worse. Without images, a run that has a data.target_site adapts to the
@@ -36,6 +38,7 @@ from ssl_gan_jax.inference import FinishedRun
 from ssl_gan_jax.training import adapted
 
 FEW = 100  # images below which adaptation is doubtful
+RATE = 3e-5
 
 PARSER = arguments.Parser("adapt", __doc__)
 PARSER.add_argument("images", nargs="*", type=predict.image_argument, metavar="IMAGE",
@@ -43,7 +46,8 @@ PARSER.add_argument("images", nargs="*", type=predict.image_argument, metavar="I
 PARSER.add_path("--data_dir", "DIR", help="where the run's data lies now, if no IMAGE is given")
 PARSER.add_output("--out", "DIR", required=True, help="folder of the adapted run, a new one")
 PARSER.add_argument("--steps", type=int, default=100, help="of 32 images each; default 100")
-PARSER.add_argument("--lr", type=float, default=3e-5, help="learning rate of Adam; default .00003")
+PARSER.add_argument("--lr", type=float, metavar="RATE",
+                    help="of Adam; default .00003, and 0 with batch normalisation")  # fmt: skip
 PARSER.add_argument("--prevalence", type=arguments.share, metavar="SHARE",
                     help="expected share of the positive class")  # fmt: skip
 PARSER.add_argument("--augmentation", choices=("strong", "weak"), default="strong",
@@ -80,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--data_dir: is for a run's own target; leave it or the images out")
     if args.out.exists() and any(args.out.iterdir()):
         raise UserError(f"--out={args.out}: is there already; choose a new folder")
-    if args.steps < 1 or args.lr < 0:
+    if args.steps < 1 or (args.lr or 0) < 0:
         raise UserError(f"--steps={args.steps} --lr={args.lr}: a step or more, and no rate below 0")
     run = inference.open_run(args.workdir)
     inference.require(run, "classifier")
@@ -96,13 +100,15 @@ def main(args: argparse.Namespace) -> int:
         images, dataset = of_target(args, run)
     if len(images) < FEW:
         print(f"warning: {len(images)} images are few to adapt to", file=sys.stderr)
+    has_statistics = run.state.players[adaptation.classifier_of(run.state)].stats
+    lr = (0.0 if has_statistics else RATE) if args.lr is None else args.lr
     state = adaptation.adapt(
-        run, images, prior, args.steps, args.lr, args.augmentation == "strong", args.seed
+        run, images, prior, args.steps, lr, args.augmentation == "strong", args.seed
     )
     about = {
-        "method": "shot" if args.lr else "statistics",
+        "method": "shot" if lr else "statistics",
         "steps": args.steps,
-        "lr": args.lr,
+        "lr": lr,
         "augmentation": args.augmentation,
         "prior": dict(zip(run.classes, prior.tolist(), strict=True)),
         "seed": args.seed,
