@@ -59,7 +59,7 @@ class Config:
     fake_stats: bool = False
     noise: float = 0.0  # D's and C's
     dropout: tuple[float, float] = (0.0, 0.0)  # D's and C's
-    simultaneous: bool = False
+    simultaneous: bool = False  # results/README.md: quicker, and nothing lost
     lr_c: float = 2e-4
     lr_d: float = 2e-4
     lr_g: float = 2e-4
