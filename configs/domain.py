@@ -25,7 +25,7 @@ or B to A. `data=kermany,source=train,target=test`: its official test images as 
 half of them to adapt to, half to test.
 
 Gave (results/domain.jsonl) no gain of unlabelled target images in training from Shenzhen to
-Montgomery and back, nor on the phantom, where equalised histograms close the gap alone; and more
+Montgomery and back, nor on the phantom, where equalised histograms are enough; and more
 accuracy from the target's batch statistics, on the phantom and on Kermany's test images.
 """
 

@@ -51,7 +51,7 @@ def reference(probs, label, threshold, weight):
 
 @pytest.mark.parametrize("levels", [None, 4, 20])
 @pytest.mark.parametrize("seed", range(4))
-def testweighted_metrics_are_those_of_sklearn_ties_included(levels, seed):
+def test_weighted_metrics_are_those_of_sklearn_ties_included(levels, seed):
     rng = np.random.default_rng(seed)
     probs, label = scored(rng, 90, levels=levels)
     weight = np.stack([np.ones(90), rng.integers(0, 4, size=90)]).astype(float)

@@ -25,8 +25,6 @@ from ssl_gan_jax.inference import FinishedRun, dataset_of, open_run, require
 from ssl_gan_jax.training.result import generator_rows
 
 SAMPLES = 1000  # of each run; the scores depend on their number
-
-
 Features = Callable[[np.ndarray], np.ndarray]  # images [N,S,S,1] in [-1,1] -> [N,F]
 
 

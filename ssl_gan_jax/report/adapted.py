@@ -10,7 +10,7 @@ from ssl_gan_jax.report.tables import (
     baseline_of,
     columns_of,
     difference,
-    difference_cell,
+    signed,
 )
 
 METRICS = ("auroc", "accuracy_at_half")  # accuracy at other thresholds depends on validation
@@ -33,7 +33,7 @@ def worse_than_source(panel: Panel) -> Iterator[str]:
         for budget in panel.budgets:
             pair = at_budget(runs, budget), at_budget(columns[source], budget)
             losses = [
-                f"{NAMES[metric]} {difference_cell(*pair, metric).partition(', p')[0]}"
+                f"{NAMES[metric]} {signed(gap)}"
                 for metric in METRICS
                 if (gap := difference(*pair, metric)) and gap.mean < 0
             ]

@@ -118,9 +118,16 @@ def difference_cell(ours: Sequence[ReportRow], baseline: Sequence[ReportRow], me
     if e is None:
         return UNDEFINED
     if e.low is None:
-        return f"{number(e.mean, '+')}, n=1"
+        return signed(e)
     p = "" if e.p is None else f", p {'< .001' if e.p < 0.001 else '= ' + number(e.p)}"
-    return f"{number(e.mean, '+')} [{number(e.low)}, {number(e.high)}]{p}, n={e.n}"
+    return f"{signed(e)}{p}, n={e.n}"
+
+
+def signed(e: Estimate) -> str:
+    """Formats a difference, "+.094 [.032, .155]"; that of one run, "+.094, n=1"."""
+    if e.low is None:
+        return f"{number(e.mean, '+')}, n=1"
+    return f"{number(e.mean, '+')} [{number(e.low)}, {number(e.high)}]"
 
 
 def score_tables(panel: Panel, part: str, metrics: Sequence[str]) -> list[Table]:

@@ -31,7 +31,16 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[2]
 sys.path[:0] = map(str, (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests/benchmarks"))
 
-from cases import WIDTH, config_of, many_steps, stacked, stepper, without_shift  # noqa: E402
+from cases import (  # noqa: E402
+    WIDTH,
+    compiled,
+    config_of,
+    many_steps,
+    single_step,
+    stacked,
+    stepper,
+    without_shift,
+)
 from timing import alternate, count_flops, program_memory, seconds  # noqa: E402
 from tiny import METHODS  # noqa: E402
 from tiny import batch as batch_of  # noqa: E402
@@ -169,13 +178,13 @@ def twins(options):
 
 def ours(config, batch):
     """`(name, run(n))` of our step with TensorFloat-32 products, and in bfloat16."""
-    for precision in ("tensorfloat32", "bfloat16"):
+    for precision, dtype in (("tensorfloat32", "float32"), ("bfloat16", "bfloat16")):
         changed = config.copy_and_resolve_references()
-        changed.dtype = "bfloat16" if precision == "bfloat16" else "float32"
+        changed.dtype = dtype
         method = ssl_gan_jax.build(changed)
         with jax.default_matmul_precision(precision):
             state = jax.jit(method.init)(jax.random.key(0), batch)
-            step = jax.jit(method.train_step, donate_argnums=0).lower(state, batch).compile()
+            step = compiled(single_step(method), state, batch)
         yield f"ours_{precision}", stepper(step, state, batch)
 
 
@@ -188,15 +197,14 @@ def theirs(name, config, batch, where):
     ways = {  # layout, whether in 16 bits, mode of torch.compile
         "eager": (torch.contiguous_format, False, None),
         "channels_last_16": (torch.channels_last, True, None),
-        "graphs_16": (torch.channels_last, True, "reduce-overhead"),
     }
+    if where.type == "cuda":
+        ways["graphs_16"] = torch.channels_last, True, "reduce-overhead"
     for way, (layout, half, mode) in ways.items():
         with where:
             twin, data = Twin(name, config, state, layout), tensors(batch)
-        if mode and where.type == "cuda":
+        if mode:
             twin.compile(mode=mode)
-        elif mode:
-            continue
 
         def run(n, twin=twin, data=data, half=half):
             with where, torch.autocast(where.type, torch.bfloat16, enabled=half):

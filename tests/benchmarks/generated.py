@@ -6,12 +6,11 @@ Appends a JSON row a run, for as many samples as there are validation images. Mi
 a core computes the features of about 6 images a second. Exit codes: 0 done, 2 bad input.
 """
 
-import json
-
+import rows
 from imagenet import features_of
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import arguments, quality, sweep
+from ssl_gan_jax.commands import quality
 from ssl_gan_jax.data.scale import to_uint8
 
 COMMAND = "python tests/benchmarks/generated.py --data_dir=DIR --out=OUT RUN"
@@ -33,15 +32,8 @@ def main(args):
         inference.require(run, "generator")
         samples = quality.measure(run, features, args.data_dir, SAMPLES)
         row = {"cell": run.result["cell"], "features": "EfficientNet-Lite0", "samples": samples}
-        row |= {"command": COMMAND, **sweep.provenance()}
-        with open(args.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row))
+        rows.append(args.out, row, COMMAND)
 
 
 if __name__ == "__main__":
-    parser = arguments.Parser("generated", __doc__, workdir=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--data_dir", metavar="DIR", required=True)
-    parser.add_argument("--out", metavar="JSONL", required=True)
-    arguments.run(main, parser)
+    rows.run(main, "generated", __doc__)

@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import rows
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import arguments, sweep
 from ssl_gan_jax.errors import UserError
 from ssl_gan_jax.evaluation.metrics import csv_cell
 from ssl_gan_jax.evaluation.pooled import Scored, pooled
@@ -44,11 +44,7 @@ def main(args):
     for key, runs in cells.items():
         cell = json.loads(key)
         baseline = cells.get(key_of(cell | {"scenario": "cnn", "adapted": None}), {})
-        row = {"cell": cell, **scores(runs, baseline)}
-        row |= {"command": COMMAND, **sweep.provenance()}
-        with open(args.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row))
+        rows.append(args.out, {"cell": cell, **scores(runs, baseline)}, COMMAND)
 
 
 def key_of(cell):
@@ -74,8 +70,4 @@ def scores(runs, baseline):
 
 
 if __name__ == "__main__":
-    parser = arguments.Parser("pooled", __doc__, workdir=False)
-    parser.add_argument("runs", nargs="+", metavar="RUNS")
-    parser.add_argument("--data_dir", metavar="DIR", required=True)
-    parser.add_argument("--out", metavar="JSONL", required=True)
-    arguments.run(main, parser)
+    rows.run(main, "pooled", __doc__, "RUNS")

@@ -5,7 +5,7 @@
 
 Sections: `steps` (each method's training step against its PyTorch twin; needs PyTorch), `methods`
 (each method's step against `ssl_gan`'s), `parts` (where a step's time goes), `memory` (what a step
-holds at once, by compiling alone), `growth` (cost as the work grows), `replicas` (several trainings
+holds at once, without running it), `growth` (cost as the work grows), `replicas` (several trainings
 in one program), `loop` (the training loop against the bare step), `startup` (a process up to its
 first step) and `preparation` (images into the cache).
 It takes about an hour, `--quick` a few minutes, and wants the machine for itself: PyTorch's

@@ -99,7 +99,7 @@ def methods(options, rate):
 
 
 def memory(options, rate):
-    """What a step of 64 images holds at once, weights included, by compiling alone."""
+    """What a step of 64 images holds at once, weights included, without running it."""
     del rate
     asked = options.methods or ("supervised", "ssl_gan", "three_n_gan"), options.sizes
     for name, size in itertools.product(asked[0], asked[1] or (64, 128, 256)):

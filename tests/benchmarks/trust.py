@@ -9,15 +9,14 @@ of the image.
 Appends one JSON row a run. Exit codes: 0 done, 2 bad input.
 """
 
-import json
 from pathlib import Path
 
 import jax
 import numpy as np
+import rows
 from scipy import stats
 
 from ssl_gan_jax import inference
-from ssl_gan_jax.commands import arguments, sweep
 from ssl_gan_jax.data import images, records
 from ssl_gan_jax.data.sources import phantom
 from ssl_gan_jax.data.sources.phantom import anatomy
@@ -36,10 +35,7 @@ def main(args):
             measured = maps(run, task)
         else:
             measured = flag(run, task, args.data_dir)
-        row = {"run": run_name(run), **measured, "command": COMMAND, **sweep.provenance()}
-        with open(args.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row))
+        rows.append(args.out, {"run": run_name(run), **measured}, COMMAND)
 
 
 def run_name(run):
@@ -124,8 +120,4 @@ def shadow(seed, index, size, site):
 
 
 if __name__ == "__main__":
-    parser = arguments.Parser("trust", __doc__, workdir=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--data_dir", metavar="DIR", required=True)
-    parser.add_argument("--out", metavar="JSONL", required=True)
-    arguments.run(main, parser)
+    rows.run(main, "trust", __doc__)
